@@ -1,0 +1,1 @@
+"""Vector indexes that stay true to their sources, as Dagster assets."""

@@ -1,0 +1,77 @@
+"""Finished rows of a stage that has not committed yet, as Parquet objects below the root.
+
+A part is written once and never changed, so a killed writer leaves whole parts only. Parts of
+different runs do not collide: their names are unique.
+"""
+
+import io
+import uuid
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import polars as pl
+from obstore.exceptions import BaseError
+
+from ragassets.adapters.object_storage import open_root, storage_error
+from ragassets.core.stages import SHARD
+
+
+class ObjectCheckpoints:
+    """Checkpoints at `<root>/checkpoints/<stage>/…/<part>.parquet`."""
+
+    def __init__(self, root: str) -> None:
+        """Open the checkpoints below a root (see `open_root`)."""
+        opened = open_root(root)
+        self._store = opened.store
+        self._service = f"checkpoints {opened.uri}"
+
+    def load(self, name: str) -> pl.DataFrame | None:
+        """All finished rows under this name, or `None`.
+
+        Raises:
+            StorageUnavailableError: The store cannot be read.
+        """
+        with self._translated_errors():
+            parts = [self._read(path) for path in self._paths(name)]
+        return pl.concat(parts) if parts else None
+
+    def append(self, name: str, rows: pl.DataFrame) -> None:
+        """Keep these rows, durably.
+
+        Raises:
+            SystemResourceError: The disk is full.
+            StorageUnavailableError: The store cannot be written.
+        """
+        buffer = io.BytesIO()
+        rows.write_parquet(buffer, compression="lz4")
+        with self._translated_errors():
+            self._store.put(f"{_folder(name)}{uuid.uuid4().hex}.parquet", buffer.getvalue())
+
+    def clear(self, name: str, partitions: Collection[str]) -> None:
+        """Forget the parts that hold rows of these source shards and of no other.
+
+        Raises:
+            StorageUnavailableError: The store cannot be written.
+        """
+        with self._translated_errors():
+            for path in self._paths(name):
+                if set(self._read(path)[SHARD]) <= set(partitions):
+                    self._store.delete(path)
+
+    def _paths(self, name: str) -> list[str]:
+        return sorted(meta["path"] for page in self._store.list(_folder(name)) for meta in page)
+
+    def _read(self, path: str) -> pl.DataFrame:
+        return pl.read_parquet(io.BytesIO(bytes(self._store.get(path).bytes())))
+
+    @contextmanager
+    def _translated_errors(self) -> Generator[None]:
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise storage_error(error, self._service) from error
+
+
+def _folder(name: str) -> str:
+    return f"checkpoints/{quote(name)}/"

@@ -1,0 +1,147 @@
+"""Opens, creates and optimizes one shard of the embedded Qdrant engine; turns its errors into ours.
+
+The engine raises bare `Exception` for everything and Rust panics outside of it, so the translation
+lives at one place. Qdrant Edge has no type for "somebody else has it open" but the text
+`WouldBlock`.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ragassets.adapters.store_lock import POLL_SECONDS
+from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig, Distance
+from ragassets.errors import (
+    RagAssetsError,
+    StorageUnavailableError,
+    SystemResourceError,
+    VectorStoreLockedError,
+)
+
+if TYPE_CHECKING:
+    from qdrant_edge import EdgeConfig, EdgeShard
+
+INDEXED_FIELDS = ("document_id", "source", "document_type", "language", "metadata.acl")
+"""Filters on these take 0.2 ms at 20,000 points, others 120 ms. Created before any point."""
+
+EXACT_SEARCH_POINTS = 100_000
+"""Up to here exact search is the better index: 9 ms a query, no build, nothing missed."""
+
+FLOAT_BYTES = 4
+
+
+@contextmanager
+def translated_errors(store: Path, action: str) -> Generator[None]:
+    """Turn whatever the engine raises during `action` into `StorageUnavailableError`."""
+    try:
+        yield
+    except RagAssetsError:
+        raise
+    except BaseException as error:
+        # The engine's own errors are bare `Exception`s and its panics not even that; both would
+        # otherwise end a run with a Rust stack trace instead of a line that says what to do.
+        is_panic = type(error).__name__ == "PanicException"
+        if not isinstance(error, Exception) and not is_panic:
+            raise
+        raise StorageUnavailableError(
+            service=f"vector store {store}",
+            detail=f"{action} failed ({error})",
+            fix="Try again; if it stays, drop the index version and build it from the tables",
+        ) from error
+
+
+def create_shard(path: Path, config: CollectionConfig) -> None:
+    """Create an empty shard with its payload indexes, and close it."""
+    from qdrant_edge import EdgeShard, PayloadSchemaType, UpdateOperation
+
+    path.mkdir(parents=True)
+    shard = EdgeShard.create(str(path), _edge_config(config))
+    for field in INDEXED_FIELDS:
+        shard.update(UpdateOperation.create_field_index(field, PayloadSchemaType.Keyword))
+    shard.flush()
+    shard.close()
+
+
+def load_shard(path: Path, *, timeout_seconds: float) -> "EdgeShard":
+    """Open a shard, waiting for an orphaned optimizer that may still hold it.
+
+    Raises:
+        VectorStoreLockedError: another process keeps it open.
+    """
+    from qdrant_edge import EdgeShard
+
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            return EdgeShard.load(str(path))
+        except Exception as error:  # the engine raises nothing narrower; the rest goes on as it is
+            if "WouldBlock" not in str(error):
+                raise
+            if time.monotonic() >= deadline:
+                raise VectorStoreLockedError(
+                    path=str(path),
+                    holder="another process that has its files open",
+                    waited_seconds=timeout_seconds,
+                ) from error
+        time.sleep(POLL_SECONDS)
+
+
+def optimize_in_child(path: Path) -> None:
+    """Build the approximate index of a closed shard in a child process.
+
+    The engine keeps the interpreter lock while it builds, for minutes on a large shard.
+
+    Raises:
+        SystemResourceError: the child was killed, as by the kernel for its memory.
+        StorageUnavailableError: the engine could not do it.
+    """
+    child = multiprocessing.get_context("spawn").Process(target=_optimize_shard, args=(str(path),))
+    child.start()
+    child.join()
+    code = child.exitcode or 0
+    if code < 0:
+        raise SystemResourceError(
+            resource="index optimizer",
+            detail=f"it was killed by signal {-code}; the collection is as before",
+            fix="Give it more memory or disk",
+        )
+    if code > 0:
+        raise StorageUnavailableError(
+            service=f"vector store {path}", detail=f"optimizing failed with exit code {code}"
+        )
+
+
+def _optimize_shard(path: str) -> None:
+    from qdrant_edge import EdgeShard
+
+    shard = EdgeShard.load(path)
+    shard.optimize()
+    shard.close()
+
+
+def _edge_config(config: CollectionConfig) -> "EdgeConfig":
+    from qdrant_edge import Distance as EdgeDistance
+    from qdrant_edge import (
+        EdgeConfig,
+        EdgeOptimizersConfig,
+        EdgeSparseVectorParams,
+        EdgeVectorParams,
+        Modifier,
+    )
+
+    distances: dict[Distance, EdgeDistance] = {
+        "cosine": EdgeDistance.Cosine,
+        "dot": EdgeDistance.Dot,
+        "euclid": EdgeDistance.Euclid,
+    }
+    dense = EdgeVectorParams(size=config.dim, distance=distances[config.distance])
+    sparse = {SPARSE_VECTOR: EdgeSparseVectorParams(modifier=Modifier.Idf)}
+    threshold_kib = EXACT_SEARCH_POINTS * config.dim * FLOAT_BYTES // 1024
+    return EdgeConfig(
+        vectors={DENSE_VECTOR: dense},
+        sparse_vectors=sparse if config.sparse else None,
+        optimizers=EdgeOptimizersConfig(indexing_threshold=threshold_kib),
+    )

@@ -1,0 +1,1 @@
+"""Parsers: bytes of one format family to elements."""

@@ -1,0 +1,62 @@
+"""EPUB, ODT, RTF, RST and Org: pandoc makes HTML of them, and the HTML parser reads it."""
+
+import subprocess
+
+from ragassets.adapters.parsers.html import parse_html
+from ragassets.core import media_types
+from ragassets.core.parsing import ParsedDocument
+from ragassets.core.text_encoding import decode_text
+from ragassets.errors import CorruptDocumentError, MissingConverterError
+
+_READER_OF_TYPE = {
+    media_types.EPUB: "epub",
+    media_types.ODT: "odt",
+    media_types.RTF: "rtf",
+    media_types.RST: "rst",
+    media_types.ORG: "org",
+}
+_TEXT_TYPES = frozenset({media_types.RST, media_types.ORG})
+_TIMEOUT_SECONDS = 120
+
+
+class PandocParser:
+    """Reads documents through pandoc, which runs sandboxed: it opens no file and no address."""
+
+    name = "pandoc"
+    version = "1"
+    media_types = frozenset(_READER_OF_TYPE)
+
+    def parse(self, data: bytes, *, uri: str, media_type: str) -> ParsedDocument:
+        """Elements of the HTML that pandoc makes.
+
+        Raises:
+            MissingConverterError: pandoc is not installed.
+            CorruptDocumentError: pandoc refuses the bytes or takes too long.
+        """
+        source = decode_text(data).encode() if media_type in _TEXT_TYPES else data
+        command = [
+            _find_pandoc(uri), "--sandbox", "--quiet", "--wrap=none",
+            f"--from={_READER_OF_TYPE[media_type]}", "--to=html",
+        ]  # fmt: skip
+        try:
+            result = subprocess.run(
+                command, input=source, capture_output=True, check=True, timeout=_TIMEOUT_SECONDS
+            )
+        except subprocess.CalledProcessError as error:
+            detail = f"pandoc refused it (exit code {error.returncode})"
+            raise CorruptDocumentError(uri=uri, detail=detail) from error
+        except subprocess.TimeoutExpired as error:
+            detail = f"pandoc took longer than {_TIMEOUT_SECONDS} s"
+            raise CorruptDocumentError(uri=uri, detail=detail) from error
+        return parse_html(result.stdout.decode("utf-8", "replace"), self.name, media_type)
+
+
+def _find_pandoc(uri: str) -> str:
+    import pypandoc
+
+    try:
+        return str(pypandoc.get_pandoc_path())
+    except OSError as error:
+        raise MissingConverterError(
+            uri=uri, detail="pandoc is not installed (pip install pypandoc-binary)"
+        ) from error

@@ -1,0 +1,39 @@
+"""The parsers that are used by default, in order of preference."""
+
+from ragassets.adapters.parsers.delimited import DelimitedParser
+from ragassets.adapters.parsers.docx import DocxParser
+from ragassets.adapters.parsers.html import HtmlParser
+from ragassets.adapters.parsers.json_document import JsonParser
+from ragassets.adapters.parsers.legacy_office import LegacyOfficeParser
+from ragassets.adapters.parsers.mail import EmlParser, MsgParser
+from ragassets.adapters.parsers.markdown import MarkdownParser
+from ragassets.adapters.parsers.pandoc import PandocParser
+from ragassets.adapters.parsers.pdf import PdfParser
+from ragassets.adapters.parsers.plain_text import PlainTextParser
+from ragassets.adapters.parsers.pptx import PptxParser
+from ragassets.adapters.parsers.spreadsheet import XlsParser, XlsxParser
+from ragassets.adapters.parsers.unstructured_office import UnstructuredParser
+from ragassets.adapters.parsers.xml_document import XmlParser
+from ragassets.core.parsing import Parser
+
+
+def default_parsers() -> tuple[Parser, ...]:
+    """Light parsers first, the general one as their fallback; nothing heavy is imported here."""
+    return (
+        HtmlParser(),
+        MarkdownParser(),
+        DelimitedParser(),
+        JsonParser(),
+        XmlParser(),
+        PdfParser(),
+        DocxParser(),
+        PptxParser(),
+        XlsxParser(),
+        XlsParser(),
+        EmlParser(),
+        MsgParser(),
+        PandocParser(),
+        LegacyOfficeParser(),
+        UnstructuredParser(),
+        PlainTextParser(),
+    )

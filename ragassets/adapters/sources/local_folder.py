@@ -1,0 +1,108 @@
+"""Documents in a folder of this machine."""
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from wcmatch import glob
+
+from ragassets.core.discovery import Listing, SourceObject
+from ragassets.errors import ChangedDuringReadError, SourceUnavailableError
+
+
+class LocalFolder:
+    """The files below a folder that the patterns let through.
+
+    Links to files are followed, links to folders are not (they can form loops). Hidden files and
+    folders are left out unless a pattern names their dot.
+    """
+
+    def __init__(self, path: str, include: Sequence[str], exclude: Sequence[str]) -> None:
+        """Describe the folder; nothing is read yet.
+
+        Args:
+            path: A path or `file://` URI.
+            include: Glob patterns relative to the folder, `**` for any depth; one must match.
+            exclude: Patterns of files to leave out.
+        """
+        parts = urlsplit(path)
+        self._folder = Path(unquote(parts.path) if parts.scheme == "file" else path)
+        self._include = [pattern.removeprefix("./") for pattern in include]
+        self._exclude = [pattern.removeprefix("./") for pattern in exclude]
+
+    def list_objects(self) -> Listing:
+        """All files of now; incomplete where a folder below cannot be read.
+
+        Raises:
+            SourceUnavailableError: The folder itself is not there or cannot be read.
+        """
+        if not self._folder.is_dir():
+            raise SourceUnavailableError(
+                service=f"source folder {self._folder}",
+                detail="is not a folder that can be read",
+                fix="Nothing was deleted. Bring it back, or mend the source's uri",
+            )
+        problems: list[str] = []
+        objects = [
+            entry for path in self._walk(problems) if (entry := _describe(path, problems))
+        ]
+        return Listing(objects, is_complete=not problems, message="; ".join(problems[:3]))
+
+    def fetch(self, uri: str) -> bytes:
+        """The file's bytes, all of one state of the file.
+
+        Raises:
+            SourceUnavailableError: The file cannot be read.
+            ChangedDuringReadError: It changed while it was read.
+        """
+        path = Path(unquote(urlsplit(uri).path))
+        try:
+            with path.open("rb") as file:
+                before = os.fstat(file.fileno())
+                data = file.read()
+                after = os.fstat(file.fileno())
+        except OSError as error:
+            raise SourceUnavailableError(
+                service=uri, detail=f"cannot be read ({error.strerror})"
+            ) from error
+        if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+            raise ChangedDuringReadError(uri=uri)
+        return data
+
+    def _walk(self, problems: list[str]) -> Iterator[Path]:
+        def note(error: OSError) -> None:
+            problems.append(f"{error.filename}: {error.strerror}")
+
+        for folder, folders, files in os.walk(self._folder, onerror=note):
+            folders.sort()
+            for name in sorted(files):
+                path = Path(folder, name)
+                if self._is_wanted(path.relative_to(self._folder)):
+                    yield path
+
+    def _is_wanted(self, path: Path) -> bool:
+        return glob.globmatch(path.as_posix(), self._include, flags=glob.GLOBSTAR) and not (
+            self._exclude
+            and glob.globmatch(path.as_posix(), self._exclude, flags=glob.GLOBSTAR | glob.DOTGLOB)
+        )
+
+
+def _describe(path: Path, problems: list[str]) -> SourceObject | None:
+    """The listing's entry of a file; None for what is not a file, or just went away."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+        return None
+    if not path.is_file():
+        return None
+    return SourceObject(
+        uri=path.absolute().as_uri(),
+        etag=f"{status.st_mtime_ns:x}-{status.st_size:x}",
+        size_bytes=status.st_size,
+        modified_at=datetime.fromtimestamp(status.st_mtime, UTC),
+    )

@@ -1,0 +1,85 @@
+"""Everything that a configuration opens: tables, landing zone, catalog, models, vector store.
+
+Opening is lazy: a workspace costs nothing until one of its parts is used, because every run, every
+sensor tick and every command makes one.
+"""
+
+from functools import cached_property
+
+from ragassets.adapters.checkpoints import ObjectCheckpoints
+from ragassets.adapters.embedders.registry import open_embedder
+from ragassets.adapters.landing_zone import LandingZone
+from ragassets.adapters.object_storage import open_root
+from ragassets.adapters.sources.local_folder import LocalFolder
+from ragassets.adapters.tables import DeltaTables
+from ragassets.adapters.tokenizers import load_tokenizer
+from ragassets.adapters.vector_store import open_vector_store
+from ragassets.config import Config
+from ragassets.core.chunk_tokens import Tokenizer
+from ragassets.core.discovery import Source
+from ragassets.core.embedding import Embedder
+from ragassets.core.indexing import CollectionConfig, VectorStore
+
+from ragassets.adapters.catalog import Catalog
+
+
+class Workspace:
+    """The opened parts of one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        """Remember the configuration; nothing is opened yet."""
+        self.config = config
+
+    @cached_property
+    def tables(self) -> DeltaTables:
+        """The Delta tables below the root."""
+        opened = open_root(self.config.root)
+        return DeltaTables(opened.uri, opened.storage_options)
+
+    @cached_property
+    def landing_zone(self) -> LandingZone:
+        """The bytes as fetched."""
+        return LandingZone(self.config.root)
+
+    @cached_property
+    def checkpoints(self) -> ObjectCheckpoints:
+        """Finished rows of uncommitted stages."""
+        return ObjectCheckpoints(self.config.root)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The metadata catalog, its schema up to date."""
+        catalog = Catalog(self.config.catalog)
+        catalog.migrate()
+        return catalog
+
+    def vector_store(self) -> VectorStore:
+        """A new session with the vector store; close it soon, an embedded store has one owner."""
+        return open_vector_store(
+            self.config.vector_store, timeout_seconds=self.config.vector_store_timeout_seconds
+        )
+
+    def source(self, name: str) -> Source:
+        """The named source."""
+        source = self.config.source(name)
+        return LocalFolder(source.uri, source.include, source.exclude)
+
+    def embedder(self, name: str) -> Embedder:
+        """The named embedding model; loaded once a process."""
+        return open_embedder(name, self.config.embedding_model(name))
+
+    def tokenizer(self, chunking: str) -> Tokenizer:
+        """The tokenizer that counts a chunking's tokens."""
+        named = self.config.chunking(chunking).tokenizer
+        model = self.config.embedding_models.get(named) if named else None
+        return load_tokenizer(model.model if model else named)
+
+    def collection_config(self, index_version: str) -> CollectionConfig:
+        """What the index version's collection is made with."""
+        version = self.config.index_version(index_version)
+        return CollectionConfig(
+            dim=self.config.embedding_model(version.embedding_model).dim,
+            distance=version.distance,
+            sparse=version.sparse,
+            quantization=version.quantization,
+        )

@@ -1,0 +1,397 @@
+"""The configuration file as frozen pydantic models; every error names the key, the value and the fix.
+
+`load_config` finds the file, fills in `${ENV}` values, validates, and resolves relative paths against
+the folder that the file is in. Nothing is opened here: what can be checked without touching storage,
+models or services is checked here, the rest by whoever opens it.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar, cast
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from ragassets.core.chunking import ChunkingConfig
+from ragassets.core.cleaning import CleaningConfig
+from ragassets.core.deduplication import DeduplicationConfig
+from ragassets.core.embedding import EmbeddingModelConfig
+from ragassets.core.validation import ValidationConfig
+from ragassets.errors import ConfigurationError, UnknownNameError
+
+CONFIG_FILE = "ragassets.yaml"
+CONFIG_VARIABLE = "RAGASSETS_CONFIG"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+"""Names become partition keys and folder names: no separators of either."""
+
+SUPPORTED_SCHEMES = ("file",)
+"""Sources that can be read; the other schemes of the configuration contract are refused by name."""
+
+RedactionKind = Literal["email", "phone"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LanguageRules(_Section):
+    """Which languages a source's documents may have."""
+
+    accept: tuple[str, ...] = ()
+    """ISO 639-1 codes; empty accepts every language."""
+    otherwise: Literal["keep", "reject", "translate"] = "keep"
+
+
+class SourceConfig(_Section):
+    """Where documents come from."""
+
+    uri: str
+    include: tuple[str, ...] = ("**/*",)
+    exclude: tuple[str, ...] = ()
+    shards: Annotated[int, Field(ge=1, le=10_000)] = 4
+    """Partitions of this source. Dagster recommends at most 100,000 partitions an asset."""
+    schedule: str | None = None
+    sensor: bool = False
+    document_type: str | None = None
+    languages: LanguageRules = LanguageRules()
+    redact: tuple[RedactionKind, ...] = ()
+    metadata: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
+    acl: tuple[str, ...] = ()
+    max_delete_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+    @model_validator(mode="after")
+    def _refuse_what_is_not_there_yet(self) -> Self:
+        if self.languages.otherwise == "translate":
+            message = "languages.otherwise: translate comes in a later release; use keep or reject"
+            raise ValueError(message)
+        if self.scheme not in SUPPORTED_SCHEMES:
+            message = f"uri: {self.scheme}:// comes in a later release; use a local folder"
+            raise ValueError(message)
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """`file` for plain paths, else the URI's scheme."""
+        scheme = urlsplit(self.uri).scheme
+        return scheme if len(scheme) > 1 else "file"
+
+
+class DocumentTypeConfig(_Section):
+    """Chunking rules of one document type; what is left out comes from the chunking itself."""
+
+    strategy: Literal["recursive", "fixed", "sentence", "by_title"] | None = None
+    max_tokens: Annotated[int, Field(ge=16)] | None = None
+    overlap_tokens: Annotated[int, Field(ge=0)] | None = None
+
+
+class IndexVersionConfig(_Section):
+    """A named collection: an embedding set with distance, quantization and sparse vectors."""
+
+    chunking: str
+    embedding_model: str
+    distance: Literal["cosine", "dot", "euclid"] = "cosine"
+    sparse: Literal["bm25"] | None = "bm25"
+    quantization: Literal["none"] = "none"
+    backfill: Literal["auto", "manual"] = "auto"
+
+    @property
+    def embedding_set(self) -> str:
+        """One chunking under one embedding model."""
+        return f"{self.chunking}.{self.embedding_model}"
+
+
+class AliasConfig(_Section):
+    """The name that queries use."""
+
+    live: str
+    """The version where the alias starts; `promote` and `rollback` move it afterwards."""
+    golden_queries: str | None = None
+    """JSON lines `{"query": text, "relevant": {URI: grade}}`."""
+
+
+class Config(_Section):
+    """The whole configuration."""
+
+    root: str = ".ragassets"
+    catalog: str = ""
+    vector_store: str = ""
+    vector_store_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long to wait for another process that owns the embedded vector store."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes that parse and clean in parallel; the number of cores where it is not given."""
+    sources: Mapping[Name, SourceConfig] = Field(
+        default_factory=lambda: {"documents": SourceConfig(uri="./documents")}
+    )
+    document_types: Mapping[Name, DocumentTypeConfig] = Field(default_factory=dict)
+    validation: ValidationConfig = ValidationConfig()
+    cleaning: CleaningConfig = CleaningConfig()
+    deduplication: DeduplicationConfig = DeduplicationConfig()
+    chunkings: Mapping[Name, ChunkingConfig] = Field(
+        default_factory=lambda: {"recursive-256": ChunkingConfig()}
+    )
+    embedding_models: Mapping[Name, EmbeddingModelConfig] = Field(
+        default_factory=lambda: {
+            "minilm": EmbeddingModelConfig(
+                provider="sentence-transformers", model="all-MiniLM-L6-v2", dim=384
+            )
+        }
+    )
+    index_versions: Mapping[Name, IndexVersionConfig] = Field(
+        default_factory=lambda: {
+            "v1": IndexVersionConfig(chunking="recursive-256", embedding_model="minilm")
+        }
+    )
+    aliases: Mapping[Name, AliasConfig] = Field(
+        default_factory=lambda: {"documents": AliasConfig(live="v1")}
+    )
+
+    folder: Annotated[Path, Field(exclude=True)] = Field(default_factory=Path.cwd)
+    """What relative paths are relative to: the folder of the file, or the working directory."""
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Self:
+        for name, version in self.index_versions.items():
+            _require(f"index_versions.{name}.chunking", version.chunking, self.chunkings)
+            _require(
+                f"index_versions.{name}.embedding_model",
+                version.embedding_model,
+                self.embedding_models,
+            )
+        for name, alias in self.aliases.items():
+            _require(f"aliases.{name}.live", alias.live, self.index_versions)
+        return self
+
+    def source_shards(self, *sources: str) -> list[str]:
+        """Partition keys of the given sources, of all when none is given, in order."""
+        return [
+            f"{name}-{number:03d}"
+            for name in (sources or self.sources)
+            for number in range(self.source(name).shards)
+        ]
+
+    def embedding_sets(self) -> dict[str, tuple[str, str]]:
+        """Name to (chunking, embedding model) of every set that an index version needs."""
+        return {
+            version.embedding_set: (version.chunking, version.embedding_model)
+            for version in self.index_versions.values()
+        }
+
+    def source(self, name: str) -> SourceConfig:
+        """The named source.
+
+        Raises:
+            UnknownNameError: There is none of that name.
+        """
+        return _lookup("sources", self.sources, name)
+
+    def chunking(self, name: str) -> ChunkingConfig:
+        """The named chunking; see `source`."""
+        return _lookup("chunkings", self.chunkings, name)
+
+    def embedding_model(self, name: str) -> EmbeddingModelConfig:
+        """The named embedding model; see `source`."""
+        return _lookup("embedding_models", self.embedding_models, name)
+
+    def index_version(self, name: str) -> IndexVersionConfig:
+        """The named index version; see `source`."""
+        return _lookup("index_versions", self.index_versions, name)
+
+    def alias(self, name: str) -> AliasConfig:
+        """The named alias; see `source`."""
+        return _lookup("aliases", self.aliases, name)
+
+
+Entry = TypeVar("Entry")
+
+
+def _lookup(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
+    if name not in entries:
+        raise UnknownNameError(kind=kind, name=name, known=sorted(entries))
+    return entries[name]
+
+
+def _require(key: str, name: str, entries: Mapping[str, object]) -> None:
+    if name not in entries:
+        message = f"{key}: {name!r} is not defined; known: {', '.join(sorted(entries)) or 'none'}"
+        raise ValueError(message)
+
+
+def load_config(path: str | Path | None = None) -> Config:
+    """Read the configuration.
+
+    Args:
+        path: The file; else `RAGASSETS_CONFIG`, else `ragassets.yaml` in the working directory, else
+            the built-in defaults.
+
+    Raises:
+        ConfigurationError: The file cannot be read or says something that cannot be meant.
+    """
+    file = find_config_file(path)
+    if file is None:
+        return _resolve(_validate({}, Path.cwd()))
+    return _resolve(_validate(_read(file), file.parent))
+
+
+def find_config_file(path: str | Path | None = None) -> Path | None:
+    """The configuration file that `load_config` reads, absolute; None for the built-in defaults."""
+    named = path or os.environ.get(CONFIG_VARIABLE)
+    if named:
+        file = Path(named).expanduser().absolute()
+        if not file.is_file():
+            raise ConfigurationError(
+                key="--config" if path else CONFIG_VARIABLE,
+                value=str(named),
+                problem="is not a file",
+                fix="Name an existing configuration file, or make one with `ragassets init`",
+            )
+        return file
+    default = Path.cwd() / CONFIG_FILE
+    return default if default.is_file() else None
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        loaded: object = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigurationError(
+            key="configuration file",
+            value=str(file),
+            problem=f"cannot be read ({detail})",
+            fix="Mend the YAML at the place named",
+        ) from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigurationError(
+            key="configuration file",
+            value=str(file),
+            problem=f"holds a {type(loaded).__name__}, not keys and values",
+            fix="Start from `ragassets init`",
+        )
+    return cast("dict[str, object]", _interpolate(loaded, ""))
+
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+def _interpolate(value: object, key: str) -> object:
+    """Replace `${ENV}` and `${ENV:-default}` in all strings."""
+    if isinstance(value, dict):
+        items = cast("dict[object, object]", value).items()
+        return {str(k): _interpolate(v, f"{key}.{k}".lstrip(".")) for k, v in items}
+    if isinstance(value, list):
+        entries = cast("list[object]", value)
+        return [_interpolate(v, f"{key}.{i}") for i, v in enumerate(entries)]
+    if not isinstance(value, str):
+        return value
+
+    def fill(match: re.Match[str]) -> str:
+        found = os.environ.get(match["name"]) or match["default"]
+        if found is None:
+            raise ConfigurationError(
+                key=key,
+                value=match[0],
+                problem="names an environment variable that is not set",
+                fix=f"Set {match['name']}, or write ${{{match['name']}:-default}}",
+            )
+        return found
+
+    return _VARIABLE.sub(fill, value)
+
+
+def _validate(values: dict[str, object], folder: Path) -> Config:
+    if "folder" in values:
+        raise _unknown_key(("folder",), values["folder"])
+    try:
+        return Config.model_validate({**values, "folder": folder})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "extra_forbidden":
+            raise _unknown_key(first["loc"], first["input"]) from error
+        key = ".".join(map(str, first["loc"])) or "configuration"
+        is_section = isinstance(first["input"], (dict, BaseModel))
+        raise ConfigurationError(
+            key=key,
+            value="..." if is_section or _is_secret(key) else first["input"],
+            problem=f"is not valid: {first['msg'].removeprefix('Value error, ')}",
+            fix="See the configuration section of the README",
+        ) from error
+
+
+def _is_secret(key: str) -> bool:
+    return key.endswith(("api_key", "password", "token"))
+
+
+def _unknown_key(location: tuple[str | int, ...], value: object) -> ConfigurationError:
+    sections = [Config, *_Section.__subclasses__(), *_SHARED_SECTIONS]
+    known = {name for section in sections for name in section.model_fields} - {"folder"}
+    near = difflib.get_close_matches(str(location[-1]), sorted(known), n=1)
+    key = ".".join(map(str, location))
+    return ConfigurationError(
+        key=key,
+        value="..." if _is_secret(key) or isinstance(value, dict) else value,
+        problem="is not a known key",
+        fix=f"Did you mean {near[0]!r}?" if near else "Remove it",
+    )
+
+
+_SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
+    ChunkingConfig,
+    CleaningConfig,
+    DeduplicationConfig,
+    EmbeddingModelConfig,
+    ValidationConfig,
+)
+
+
+def _resolve(config: Config) -> Config:
+    """Make paths absolute and fill in where catalog and vector store are by default."""
+    folder = config.folder
+    root = _absolute(config.root, folder)
+    beside = root if "://" not in root else str(folder / ".ragassets")
+    sources = {
+        name: source.model_copy(update={"uri": _absolute(source.uri, folder)})
+        for name, source in config.sources.items()
+    }
+    aliases = {
+        name: alias.model_copy(
+            update={"golden_queries": alias.golden_queries and _absolute(alias.golden_queries, folder)}
+        )
+        for name, alias in config.aliases.items()
+    }
+    return config.model_copy(
+        update={
+            "root": root,
+            "catalog": _absolute_sqlite(config.catalog or f"sqlite:///{beside}/catalog.db", folder),
+            "vector_store": _absolute(config.vector_store or f"{beside}/qdrant", folder),
+            "sources": sources,
+            "aliases": aliases,
+        }
+    )
+
+
+def _absolute(location: str, folder: Path) -> str:
+    if "://" in location:
+        return location
+    return str((folder / Path(location).expanduser()).absolute())
+
+
+def _absolute_sqlite(url: str, folder: Path) -> str:
+    prefix = "sqlite:///"
+    path = url.removeprefix(prefix)
+    if not url.startswith(prefix) or path in ("", ":memory:"):
+        return url
+    return f"{prefix}{folder / path}"

@@ -1,0 +1,278 @@
+"""The rows of every asset: content columns, keys and partition columns, in one place.
+
+The public columns of DESIGN section 10 are here and must stay; columns may be added. What a column
+means is said here once. Bookkeeping columns come from `core/incremental.py`.
+"""
+
+import polars as pl
+
+from ragassets.core.incremental import TIMESTAMP
+from ragassets.core.stages import SHARD, Stage
+from ragassets.core.tables import TableSpec
+
+TEXT, COUNT, NUMBER, FLAG = pl.String(), pl.Int64(), pl.Float64(), pl.Boolean()
+
+ELEMENT = pl.Struct({"kind": TEXT, "text": TEXT, "page": COUNT, "level": COUNT})
+BLOCK = pl.Struct(
+    {"kind": TEXT, "start_char": COUNT, "end_char": COUNT, "page": COUNT, "level": COUNT}
+)
+
+DOCUMENT: dict[str, pl.DataType] = {"document_id": TEXT, "uri": TEXT, "source": TEXT, SHARD: TEXT}
+DOCUMENT_IDENTITY = tuple(DOCUMENT)
+
+SOURCE_OBJECTS = TableSpec(
+    "source_objects",
+    pl.Schema(
+        {
+            **DOCUMENT,
+            "etag": TEXT,
+            "size_bytes": COUNT,
+            "modified_at": TIMESTAMP,
+            "is_deleted": FLAG,
+            "first_seen_at": TIMESTAMP,
+            "changed_at": TIMESTAMP,
+        }
+    ),
+    (SHARD,),
+    "document_id",
+)
+"""What the sources hold now. A vanished object stays as a tombstone (`is_deleted`)."""
+
+SOURCE_LISTINGS = TableSpec(
+    "_source_listings",
+    pl.Schema(
+        {
+            "source": TEXT,
+            "listed_at": TIMESTAMP,
+            "is_complete": FLAG,
+            "n_objects": COUNT,
+            "n_refused_deletions": COUNT,
+            "message": TEXT,
+        }
+    ),
+    ("source",),
+    "source",
+)
+"""How the last listing of each source went."""
+
+RAW_DOCUMENTS = Stage(
+    name="raw_documents",
+    content={
+        **DOCUMENT,
+        "content_hash": TEXT,
+        "size_bytes": COUNT,
+        "etag": TEXT,
+        "modified_at": TIMESTAMP,
+    },
+    key="document_id",
+    identity=DOCUMENT_IDENTITY,
+)
+
+PARSED_DOCUMENTS = Stage(
+    name="parsed_documents",
+    content={
+        **DOCUMENT,
+        "content_hash": TEXT,
+        "media_type": TEXT,
+        "parser": TEXT,
+        "n_pages": COUNT,
+        "is_ocr": FLAG,
+        "title": TEXT,
+        "text": TEXT,
+        "elements": pl.List(ELEMENT),
+    },
+    key="document_id",
+    identity=DOCUMENT_IDENTITY,
+)
+
+VALID_DOCUMENTS = Stage(
+    name="valid_documents",
+    content={
+        **DOCUMENT,
+        "language": TEXT,
+        "language_confidence": NUMBER,
+        "n_words": COUNT,
+        "quality": TEXT,
+    },
+    key="document_id",
+    identity=DOCUMENT_IDENTITY,
+)
+"""`quality` is a JSON object of the measured shares."""
+
+CLEAN_DOCUMENTS = Stage(
+    name="clean_documents",
+    content={
+        **DOCUMENT,
+        "title": TEXT,
+        "language": TEXT,
+        "document_type": TEXT,
+        "media_type": TEXT,
+        "n_chars": COUNT,
+        "n_removed": COUNT,
+        "n_repaired_chars": COUNT,
+        "text": TEXT,
+        "blocks": pl.List(BLOCK),
+    },
+    key="document_id",
+    identity=DOCUMENT_IDENTITY,
+)
+
+DOCUMENT_SIGNATURES = Stage(
+    name="_document_signatures",
+    content={**DOCUMENT, "text_hash": TEXT, "minhash": pl.Binary(), "n_shingles": COUNT},
+    key="document_id",
+    identity=DOCUMENT_IDENTITY,
+)
+
+UNIQUE_DOCUMENTS = Stage(
+    name="unique_documents",
+    content={**DOCUMENT, "duplicate_of": TEXT, "similarity": NUMBER},
+    key="document_id",
+    identity=DOCUMENT_IDENTITY,
+)
+
+CHUNKS = Stage(
+    name="chunks",
+    content={
+        "chunk_id": TEXT,
+        **DOCUMENT,
+        "chunking": TEXT,
+        "text": TEXT,
+        "text_hash": TEXT,
+        "n_tokens": COUNT,
+        "start_char": COUNT,
+        "end_char": COUNT,
+        "page": COUNT,
+        "headings": pl.List(TEXT),
+        "title": TEXT,
+        "language": TEXT,
+        "document_type": TEXT,
+    },
+    key="document_id",
+    identity=(*DOCUMENT_IDENTITY, "chunking"),
+    partition_by=(SHARD, "chunking"),
+    has_inline_failures=False,
+)
+
+EMBEDDINGS = Stage(
+    name="embeddings",
+    content={
+        "chunk_id": TEXT,
+        **DOCUMENT,
+        "embedding_set": TEXT,
+        "text_hash": TEXT,
+        "vector": pl.List(pl.Float32()),
+    },
+    key="chunk_id",
+    identity=("chunk_id", *DOCUMENT_IDENTITY, "embedding_set"),
+    partition_by=(SHARD, "embedding_set"),
+    group="document_id",
+    has_inline_failures=False,
+)
+
+INDEXED_CHUNKS = Stage(
+    name="indexed_chunks",
+    content={
+        "chunk_id": TEXT,
+        "point_id": TEXT,
+        **DOCUMENT,
+        "index_version": TEXT,
+        "payload_hash": TEXT,
+    },
+    key="chunk_id",
+    identity=("chunk_id", *DOCUMENT_IDENTITY, "index_version"),
+    partition_by=(SHARD, "index_version"),
+    group="document_id",
+    has_inline_failures=False,
+)
+
+INDEX_INTENTS = TableSpec(
+    "_index_intents",
+    pl.Schema({"point_id": TEXT, SHARD: TEXT, "index_version": TEXT}),
+    (SHARD, "index_version"),
+    "point_id",
+)
+"""Points that a run is about to write: what a crash leaves behind is found here."""
+
+STAGES: tuple[Stage, ...] = (
+    RAW_DOCUMENTS,
+    PARSED_DOCUMENTS,
+    VALID_DOCUMENTS,
+    CLEAN_DOCUMENTS,
+    DOCUMENT_SIGNATURES,
+    UNIQUE_DOCUMENTS,
+    CHUNKS,
+    EMBEDDINGS,
+    INDEXED_CHUNKS,
+)
+"""In the order of the graph."""
+
+DEAD_LETTERS = TableSpec(
+    "dead_letters",
+    pl.Schema(
+        {
+            "dead_letter_id": TEXT,
+            **DOCUMENT,
+            "chunk_id": TEXT,
+            "stage": TEXT,
+            "category": TEXT,
+            "reason": TEXT,
+            "error_type": TEXT,
+            "message": TEXT,
+            "stack_trace": TEXT,
+            "content_hash": TEXT,
+            "is_transient": FLAG,
+            "attempts": COUNT,
+            "first_failed_at": TIMESTAMP,
+            "last_failed_at": TIMESTAMP,
+            "run_id": TEXT,
+        }
+    ),
+    (SHARD,),
+    "dead_letter_id",
+)
+"""`chunk_id` is null for failures of a whole document; `content_hash` names the raw bytes."""
+
+INDEX_VERSIONS = TableSpec(
+    "index_versions",
+    pl.Schema(
+        {
+            "index_version": TEXT,
+            "state": TEXT,
+            "specification": TEXT,
+            "n_documents": COUNT,
+            "n_chunks": COUNT,
+            "n_points": COUNT,
+            "n_failed": COUNT,
+            "problems": pl.List(TEXT),
+            "quality": TEXT,
+            "content_version": TEXT,
+            "sealed_at": TIMESTAMP,
+            "run_id": TEXT,
+        }
+    ),
+    ("index_version",),
+    "index_version",
+)
+"""`state` is `sealed` or `incomplete`; `quality` is a JSON object of golden-query metrics or null;
+`content_version` is the hash of the points that were sealed."""
+
+ALIAS_SWITCHES = TableSpec(
+    "live_index",
+    pl.Schema(
+        {
+            "switch_id": TEXT,
+            "alias": TEXT,
+            "from_version": TEXT,
+            "to_version": TEXT,
+            "action": TEXT,
+            "reason": TEXT,
+            "actor": TEXT,
+            "switched_at": TIMESTAMP,
+            "run_id": TEXT,
+        }
+    ),
+    ("alias",),
+    "switch_id",
+)
+"""One row a promotion or rollback."""

@@ -1,0 +1,180 @@
+"""From a listing to what is known of a source: new, changed and vanished objects, and the guard.
+
+No deletion follows from a listing that is not complete, nor from one that would remove more than the
+configured share of a source, unless that was confirmed.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+import polars as pl
+
+from ragassets.core.asset_tables import SOURCE_OBJECTS
+from ragassets.core.fingerprints import document_id, shard_index
+from ragassets.core.stages import SHARD
+from ragassets.errors import MassDeletionError
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceObject:
+    """One object as a listing shows it."""
+
+    uri: str
+    """Complete and percent-encoded."""
+    etag: str
+    """Changes whenever the bytes may have changed."""
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What a source said it holds."""
+
+    objects: Sequence[SourceObject]
+    is_complete: bool
+    """Only a complete listing says that something is gone."""
+    message: str = ""
+    """Why it is not complete."""
+
+
+class Source(Protocol):
+    """Where documents come from."""
+
+    def list_objects(self) -> Listing:
+        """All objects of now, in any order.
+
+        Raises:
+            SourceUnavailableError: Nothing can be listed.
+        """
+        ...
+
+    def fetch(self, uri: str) -> bytes:
+        """The bytes of one object.
+
+        Raises:
+            SourceUnavailableError: It cannot be read now.
+            ChangedDuringReadError: It changed while it was read.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Discovery:
+    """What a listing changes."""
+
+    rows: pl.DataFrame
+    """All rows of the source after the listing, in the columns of `SOURCE_OBJECTS`."""
+    n_objects: int
+    n_new: int
+    n_changed: int
+    n_removed: int
+    refusal: MassDeletionError | None
+    """Set when the guard kept vanished objects in place."""
+
+
+def apply_listing(
+    known: pl.DataFrame,
+    listing: Listing,
+    *,
+    source: str,
+    n_shards: int,
+    now: datetime,
+    max_delete_share: float,
+    is_confirmed: bool = False,
+) -> Discovery:
+    """Fold a listing into the known rows of its source.
+
+    Args:
+        known: The source's rows of `SOURCE_OBJECTS`, tombstones included.
+        listing: What the source said.
+        source: The source's name.
+        n_shards: Shards of the source, which decide each row's partition.
+        now: Time of the listing, UTC.
+        max_delete_share: Share of the known, living objects that one listing may remove.
+        is_confirmed: Somebody said that the deletions are meant.
+    """
+    before = {row["document_id"]: row for row in known.iter_rows(named=True)}
+    listed = {document_id(source, entry.uri): entry for entry in listing.objects}
+    alive = {name for name, row in before.items() if not row["is_deleted"]}
+    vanished = alive - listed.keys() if listing.is_complete else set[str]()
+    new = listed.keys() - alive
+    refusal = None
+    if not is_confirmed:
+        refusal = _guard(source, before, listed, alive, vanished, new, max_delete_share)
+    removed = set[str]() if refusal else vanished
+    changed = {name for name in listed.keys() & alive if listed[name].etag != before[name]["etag"]}
+    rows = [
+        _listed_row(entry, before.get(name), name, source, n_shards, now)
+        for name, entry in listed.items()
+    ]
+    rows += [
+        row | {SHARD: _shard(source, name, n_shards)} | _tombstone(row, name in removed, now)
+        for name, row in before.items()
+        if name not in listed
+    ]
+    return Discovery(
+        rows=pl.DataFrame(rows, schema=SOURCE_OBJECTS.schema, orient="row").sort("document_id"),
+        n_objects=len(listed) if listing.is_complete else len(alive | listed.keys()),
+        n_new=len(new),
+        n_changed=len(changed),
+        n_removed=len(removed),
+        refusal=refusal,
+    )
+
+
+def _guard(
+    source: str,
+    before: dict[str, dict[str, object]],
+    listed: dict[str, SourceObject],
+    alive: set[str],
+    vanished: set[str],
+    new: set[str],
+    max_delete_share: float,
+) -> MassDeletionError | None:
+    """The refusal, if the vanished objects are too many.
+
+    An object that came back under another name with the same ETag was moved, not removed. One single
+    object may always go, unless it is the last: in a source of three files a share says nothing.
+    """
+    arrived = {listed[name].etag for name in new}
+    lost = {name for name in vanished if before[name]["etag"] not in arrived}
+    is_single = len(lost) == 1 and bool(listed)
+    if not lost or is_single or len(lost) <= max_delete_share * len(alive):
+        return None
+    return MassDeletionError(
+        source=source, n_removed=len(lost), n_known=len(alive), max_share=max_delete_share
+    )
+
+
+def _shard(source: str, name: str, n_shards: int) -> str:
+    return f"{source}-{shard_index(name, n_shards):03d}"
+
+
+def _listed_row(
+    entry: SourceObject,
+    before: dict[str, object] | None,
+    name: str,
+    source: str,
+    n_shards: int,
+    now: datetime,
+) -> dict[str, object]:
+    is_same = before is not None and before["etag"] == entry.etag and not before["is_deleted"]
+    return {
+        "document_id": name,
+        "uri": entry.uri,
+        "source": source,
+        SHARD: _shard(source, name, n_shards),
+        "etag": entry.etag,
+        "size_bytes": entry.size_bytes,
+        "modified_at": entry.modified_at,
+        "is_deleted": False,
+        "first_seen_at": before["first_seen_at"] if before else now,
+        "changed_at": before["changed_at"] if before and is_same else now,
+    }
+
+
+def _tombstone(row: dict[str, object], is_removed: bool, now: datetime) -> dict[str, object]:
+    return {"is_deleted": True, "changed_at": now} if is_removed else {}

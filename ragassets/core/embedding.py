@@ -1,0 +1,122 @@
+"""What an embedding model is, and what sound vectors are; no model is loaded here."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+NORM_TOLERANCE = 1e-3
+"""float16 inference leaves unit vectors off by up to about 5e-4; a wrong pooling or a missing
+normalization is off by far more."""
+
+
+class EmbeddingModelConfig(BaseModel):
+    """One entry of `embedding_models` in the configuration file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: Literal["sentence-transformers", "openai"] = "sentence-transformers"
+    model: str = Field(min_length=1)
+    """The bundled `all-MiniLM-L6-v2`, a local path, a hub id, or the service's model name."""
+    dim: int = Field(gt=0, le=65_536)
+    """Dimension of the vectors; less than the model's own truncates them (Matryoshka)."""
+    revision: str | None = None
+    """Commit of a hub model; None takes what the local cache or the hub calls main."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    document_prompt: str = ""
+    query_prompt: str = ""
+    """Text put before every document or query, for models that were trained with prefixes."""
+    batch_tokens: int = Field(default=8_192, gt=0)
+    """Tokens, padding included, of one forward pass. Decides memory and speed, not vectors."""
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors; the same text gives the same vector, whatever its batch."""
+
+    @property
+    def name(self) -> str:
+        """The model's name in the configuration."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the vectors; not of the device or the batch size."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a text that count, special tokens included; the rest is cut off."""
+        ...
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return (n_texts, dim) float32, L2-normalized; (0, dim) without texts."""
+        ...
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return (n_texts, dim) float32, L2-normalized; (0, dim) without texts."""
+        ...
+
+
+def validate_vectors(
+    vectors: NDArray[np.float32], *, dim: int, is_normalized: bool = True
+) -> list[str | None]:
+    """Return for each row what is wrong with it, or None.
+
+    Args:
+        vectors: (n, any) float32.
+        dim: the expected dimension.
+        is_normalized: also require unit length, within `NORM_TOLERANCE`.
+    """
+    if vectors.shape[1:] != (dim,):
+        actual = " x ".join(str(size) for size in vectors.shape[1:])
+        return [f"has dimension {actual or 1} instead of {dim}"] * len(vectors)
+    # float64, because the squares of large but finite float32 values overflow.
+    norms = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1))
+    return [_length_problem(float(norm), is_normalized=is_normalized) for norm in norms]
+
+
+def truncate_vectors(vectors: NDArray[np.float32], *, dim: int) -> NDArray[np.float32]:
+    """Return the first `dim` components of each row, L2-normalized again; zero rows stay zero.
+
+    Source: Kusupati et al., Matryoshka Representation Learning, https://arxiv.org/abs/2205.13147
+    """
+    head = vectors[:, :dim]
+    norms = np.linalg.norm(head, axis=1, keepdims=True)
+    return (head / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+def batch_by_tokens(n_tokens: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
+    """Return batches of positions, longest texts first, each within the budget after padding.
+
+    Every position is in exactly one batch; a text longer than the budget is a batch of its own.
+    Longest first, so that memory runs out on the first batch rather than on the last.
+    """
+    batches: list[list[int]] = []
+    for position in sorted(range(len(n_tokens)), key=lambda i: (-n_tokens[i], i)):
+        batch = batches[-1] if batches else None
+        if batch is not None and n_tokens[batch[0]] * (len(batch) + 1) <= batch_tokens:
+            batch.append(position)
+        else:
+            batches.append([position])
+    return batches
+
+
+def _length_problem(norm: float, *, is_normalized: bool) -> str | None:
+    if not math.isfinite(norm):  # NaN and infinity in any component reach the norm
+        return "is not finite"
+    # The smallest normal float32: below it an engine's float32 norm is zero.
+    if norm < float(np.finfo(np.float32).tiny):
+        return "is zero"
+    if is_normalized and abs(norm - 1) > NORM_TOLERANCE:
+        return f"has length {norm:.4g} instead of 1"
+    return None

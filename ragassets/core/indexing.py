@@ -1,0 +1,320 @@
+"""What a vector collection holds and what a vector store must do; values and pure rules only.
+
+Engines live in `adapters/`, ranking and fusion in `core/searching.py`. One chunk is one point: its
+id follows from the chunk id, its named vectors are `dense` and `bm25`, and its payload carries
+everything that a search hit shows, so that a query never needs the tables.
+"""
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ragassets.core.embedding import validate_vectors
+from ragassets.core.fingerprints import fingerprint
+from ragassets.core.searching import SearchHit, SearchRequest
+from ragassets.errors import ConfigurationError, IndexVersionError, InvalidVectorError
+
+DENSE_VECTOR = "dense"
+SPARSE_VECTOR = "bm25"
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+"""Collection and alias names: they become directory names, so no separator and no leading dot."""
+
+Payload = Mapping[str, object]
+Distance = Literal["cosine", "dot", "euclid"]
+
+
+class CollectionConfig(BaseModel):
+    """Everything about a collection that cannot change after its creation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int = Field(gt=0, le=65_536)
+    distance: Distance = "cosine"
+    sparse: Literal["bm25"] | None = "bm25"
+    quantization: Literal["none"] = "none"
+    language: str = "english"
+    """Stemmer and stop words of chunks whose own language is unknown or has none."""
+
+    @field_validator("quantization", mode="before")
+    @classmethod
+    def _refuse_quantization(cls, value: object) -> object:
+        if value != "none":
+            raise ConfigurationError(
+                key="quantization",
+                value=value,
+                problem="is not supported yet",
+                fix="Use none; quantized index versions come with a later release",
+            )
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class PointBatch:
+    """Points to write together: parallel `point_ids`, `vectors` (n, dim) float32 and `payloads`."""
+
+    point_ids: Sequence[str]
+    vectors: NDArray[np.float32]
+    payloads: Sequence[Payload]
+
+    def __post_init__(self) -> None:
+        """Refuse parts of different length: a shifted row would give chunks foreign vectors."""
+        lengths = {len(self.point_ids), len(self.vectors), len(self.payloads)}
+        if len(lengths) != 1:
+            message = f"point_ids, vectors and payloads differ in length: {sorted(lengths)}"
+            raise ValueError(message)
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.point_ids)
+
+    def parts(self, size: int) -> Iterator["PointBatch"]:
+        """Yield the batch in order, in batches of at most `size` points."""
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            yield PointBatch(self.point_ids[rows], self.vectors[rows], self.payloads[rows])
+
+
+class StoredPoint(NamedTuple):
+    """What an audit needs to know of a point."""
+
+    point_id: str
+    chunk_id: str
+    document_id: str
+    payload_hash: str
+
+
+class VectorStore(Protocol):
+    """Named collections of points, and aliases that point at them.
+
+    Opening is cheap. An embedded store takes its lock at the first call that touches points and
+    gives it back on `close()`: keep sessions short, so that searches do not starve ingestion.
+    Collection calls on a name that does not exist raise `UnknownNameError`.
+    """
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        ...
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the store."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; idempotent. What was not flushed may or may not be kept."""
+        ...
+
+    def ensure_collection(self, name: str, config: CollectionConfig) -> None:
+        """Create the collection unless it exists.
+
+        Raises:
+            IndexVersionError: it exists with another configuration.
+        """
+        ...
+
+    def list_collections(self) -> list[str]:
+        """Return the names of all complete collections, sorted."""
+        ...
+
+    def collection_config(self, name: str) -> CollectionConfig:
+        """Return the configuration that the collection was created with."""
+        ...
+
+    def drop_collection(self, name: str) -> None:
+        """Remove the collection; nothing happens when there is none.
+
+        Raises:
+            IndexVersionError: an alias points at it.
+        """
+        ...
+
+    def upsert(self, name: str, batch: PointBatch) -> None:
+        """Write the points, replacing those with the same id; durable after `flush`.
+
+        Raises:
+            InvalidVectorError: a vector cannot be stored; nothing of the batch was written.
+            SystemResourceError: not enough disk; nothing of the batch was written.
+        """
+        ...
+
+    def delete(self, name: str, point_ids: Sequence[str]) -> None:
+        """Remove the points; ids that are not there are ignored."""
+        ...
+
+    def flush(self, name: str) -> None:
+        """Make everything written so far survive a crash."""
+        ...
+
+    def retrieve(self, name: str, point_ids: Sequence[str]) -> dict[str, str]:
+        """Return point id to payload hash for those of `point_ids` that exist."""
+        ...
+
+    def scroll(self, name: str) -> Iterator[StoredPoint]:
+        """Yield every point once, ordered by id."""
+        ...
+
+    def count(self, name: str, filters: Mapping[str, str] | None = None) -> int:
+        """Return the exact number of points that match."""
+        ...
+
+    def search(self, name: str, request: SearchRequest) -> list[SearchHit]:
+        """Return the best hits, best first; equal scores are ordered by point id."""
+        ...
+
+    def search_batch(self, name: str, requests: Sequence[SearchRequest]) -> list[list[SearchHit]]:
+        """Return one list of hits a request, in order."""
+        ...
+
+    def optimize(self, name: str) -> bool:
+        """Build the approximate index where the collection is large enough; say if it ran."""
+        ...
+
+    def alias_target(self, alias: str) -> str | None:
+        """Return the collection that the alias points at."""
+        ...
+
+    def aliases(self) -> dict[str, str]:
+        """Return all aliases with their targets."""
+        ...
+
+    def switch_alias(self, alias: str, target: str, *, expected: str | None) -> None:
+        """Point the alias at `target`, provided that it points at `expected` now (None: nowhere).
+
+        Raises:
+            IndexVersionError: the target does not exist.
+            ConcurrentWriteError: the alias points elsewhere than expected.
+        """
+        ...
+
+
+def point_id(chunk_id: str) -> str:
+    """Return the point id of a chunk: its 32 hex characters written as a UUID."""
+    return str(uuid.UUID(hex=chunk_id))
+
+
+def chunk_payload(  # noqa: PLR0913 - one keyword for each payload key
+    *,
+    chunk_id: str,
+    document_id: str,
+    uri: str,
+    source: str,
+    source_shard: str,
+    page: int | None,
+    text: str,
+    title: str | None,
+    language: str | None,
+    document_type: str | None,
+    metadata: Mapping[str, object],
+    acl: Sequence[str],
+) -> dict[str, object]:
+    """Return the payload of a chunk's point, `payload_hash` included.
+
+    `acl` is stored under `metadata`, where filters and search results find it.
+    """
+    payload: dict[str, object] = {
+        "chunk_id": chunk_id,
+        "document_id": document_id,
+        "uri": uri,
+        "source": source,
+        "source_shard": source_shard,
+        "page": page,
+        "text": text,
+        "title": title,
+        "language": language,
+        "document_type": document_type,
+        "metadata": {**metadata, "acl": list(acl)},
+    }
+    return {**payload, "payload_hash": hash_payload(payload)}
+
+
+def hash_payload(payload: Payload) -> str:
+    """Return 32 hex characters that change with any value of the payload, not with key order."""
+    content = {key: value for key, value in payload.items() if key != "payload_hash"}
+    return fingerprint(content)
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return a collection or alias name that is safe as a file name.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        raise ConfigurationError(
+            key=kind,
+            value=name,
+            problem="is not a usable name",
+            fix="Use up to 128 letters, digits, '_', '-' and '.', starting with a letter or digit",
+        )
+    return name
+
+
+def check_same_config(name: str, *, existing: CollectionConfig, wanted: CollectionConfig) -> None:
+    """Refuse to take one collection for another.
+
+    Raises:
+        IndexVersionError: naming every setting that differs.
+    """
+    if existing == wanted:
+        return
+    old, new = existing.model_dump(), wanted.model_dump()
+    differences = [f"{key} {old[key]!r}, not {new[key]!r}" for key in old if old[key] != new[key]]
+    raise IndexVersionError(
+        index_version=name,
+        problem=f"exists with {' and '.join(differences)}",
+        fix="Give the new settings a new version name; a collection cannot change them",
+    )
+
+
+def check_batch(batch: PointBatch, config: CollectionConfig) -> None:
+    """Refuse a batch with a vector that would poison the collection.
+
+    Qdrant stores NaN, infinite and zero vectors without a word, and stores the rest of a batch
+    whose one point has a wrong dimension (https://github.com/qdrant/qdrant/issues/9201).
+
+    Raises:
+        InvalidVectorError: naming the first offending chunk.
+    """
+    problems = validate_vectors(batch.vectors, dim=config.dim, is_normalized=False)
+    for row, problem in enumerate(problems):
+        if problem is not None:
+            raise InvalidVectorError(
+                stage="index",
+                subject=str(batch.payloads[row].get("chunk_id", batch.point_ids[row])),
+                detail=f"its vector {problem}; nothing of this batch was written",
+            )
+
+
+def check_request(request: SearchRequest, config: CollectionConfig) -> None:
+    """Refuse a search that the collection cannot answer.
+
+    Raises:
+        InvalidVectorError: the query vector is unusable or of another dimension.
+        ConfigurationError: a sparse search of a collection without sparse vectors.
+    """
+    if request.mode != "dense" and config.sparse is None:
+        raise ConfigurationError(
+            key="mode",
+            value=request.mode,
+            problem="needs an index version with sparse vectors",
+            fix="Search with mode dense, or build a version with sparse: bm25",
+        )
+    if request.mode != "sparse" and request.vector is not None:
+        vectors = request.vector.reshape(1, -1)
+        problem = validate_vectors(vectors, dim=config.dim, is_normalized=False)[0]
+        if problem is not None:
+            raise InvalidVectorError(
+                stage="search", subject="query", detail=f"its vector {problem}"
+            )

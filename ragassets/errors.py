@@ -1,0 +1,268 @@
+"""The error family of ragassets.
+
+Every error takes its facts as keyword arguments, keeps them as attributes and writes its own message:
+what was attempted, on which thing, what was expected, what to do next. The split right under the base
+class decides retries: a permanent error cannot be helped by running again, a transient one may.
+
+    RagAssetsError
+    ├── PermanentError                     never retried as is
+    │   ├── ConfigurationError             exit code 2
+    │   │   ├── UnknownNameError           a source, version, alias … that the configuration lacks
+    │   │   └── MissingModelError          an embedding model that cannot be loaded
+    │   ├── DocumentError                  becomes a dead letter of category "document"
+    │   │   ├── UnsupportedFormatError
+    │   │   ├── CorruptDocumentError
+    │   │   ├── EncryptedDocumentError
+    │   │   ├── EmptyDocumentError
+    │   │   ├── MissingConverterError
+    │   │   ├── NeedsOcrError
+    │   │   └── RejectedDocumentError      validation said no
+    │   ├── StageError                     our own step failed on this input; category "stage"
+    │   │   └── InvalidVectorError
+    │   ├── MassDeletionError              a listing would delete too much; exit code 1
+    │   └── IndexVersionError              a version that may not be built, promoted or dropped
+    └── TransientError                     tried again in a later run
+        ├── ServiceError                   category "service"; exit code 3
+        │   ├── SourceUnavailableError
+        │   ├── StorageUnavailableError
+        │   └── VectorStoreLockedError
+        ├── ChangedDuringReadError         the object changed while it was fetched
+        ├── ConcurrentWriteError           somebody else committed first
+        └── SystemResourceError            memory, disk, GPU; category "system"
+"""
+
+from typing import ClassVar, Literal
+
+ErrorCategory = Literal["document", "stage", "service", "system"]
+
+
+class RagAssetsError(Exception):
+    """Base of everything that ragassets raises on purpose."""
+
+    category: ClassVar[ErrorCategory] = "stage"
+    is_transient: ClassVar[bool] = False
+    reason: str = "error"
+    """A short, stable code for machines: `corrupt`, `encrypted`, `empty`, …"""
+
+
+class PermanentError(RagAssetsError):
+    """A rerun with the same input cannot help."""
+
+
+class TransientError(RagAssetsError):
+    """A rerun may help."""
+
+    is_transient = True
+
+
+class ConfigurationError(PermanentError):
+    """The configuration, or the way a command was called, is wrong."""
+
+    reason = "configuration"
+
+    def __init__(self, *, key: str, value: object, problem: str, fix: str) -> None:
+        self.key, self.value, self.problem, self.fix = key, value, problem, fix
+        super().__init__(f"{key}: {value!r} {problem}. {fix}")
+
+
+class UnknownNameError(ConfigurationError):
+    """A name that the configuration does not define."""
+
+    reason = "unknown_name"
+
+    def __init__(self, *, kind: str, name: str, known: list[str]) -> None:
+        self.kind, self.name, self.known = kind, name, known
+        super().__init__(
+            key=kind,
+            value=name,
+            problem="is not defined",
+            fix=f"Known: {', '.join(known) or 'none'}",
+        )
+
+
+class MissingModelError(ConfigurationError):
+    """An embedding model or tokenizer that cannot be found or loaded."""
+
+    reason = "missing_model"
+
+    def __init__(self, *, model: str, detail: str) -> None:
+        self.model = model
+        super().__init__(
+            key="embedding_models.model",
+            value=model,
+            problem=f"cannot be loaded ({detail})",
+            fix="Give a local path, a hub id that this machine can reach, or all-MiniLM-L6-v2",
+        )
+
+
+class DocumentError(PermanentError):
+    """The document itself is the reason: it becomes a dead letter and is not tried again as is."""
+
+    category = "document"
+    reason = "document"
+
+    def __init__(self, *, uri: str, detail: str) -> None:
+        self.uri, self.detail = uri, detail
+        super().__init__(f"{uri}: {detail}")
+
+
+class UnsupportedFormatError(DocumentError):
+    """No parser is known for these bytes."""
+
+    reason = "unsupported_format"
+
+
+class CorruptDocumentError(DocumentError):
+    """Every parser for this format refused the bytes."""
+
+    reason = "corrupt"
+
+
+class EncryptedDocumentError(DocumentError):
+    """The document needs a password or key."""
+
+    reason = "encrypted"
+
+
+class EmptyDocumentError(DocumentError):
+    """The document holds no text."""
+
+    reason = "empty"
+
+
+class MissingConverterError(DocumentError):
+    """The format needs an outside program that is not installed."""
+
+    reason = "missing_converter"
+
+
+class NeedsOcrError(DocumentError):
+    """The document holds pictures of text only."""
+
+    reason = "needs_ocr"
+
+
+class RejectedDocumentError(DocumentError):
+    """Validation said no; `reason` names the rule."""
+
+    def __init__(self, *, uri: str, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(uri=uri, detail=detail)
+
+
+class StageError(PermanentError):
+    """A step of ours failed on this input."""
+
+    reason = "stage_failed"
+
+    def __init__(self, *, stage: str, subject: str, detail: str) -> None:
+        self.stage, self.subject, self.detail = stage, subject, detail
+        super().__init__(f"{stage} failed on {subject!r}: {detail}")
+
+
+class InvalidVectorError(StageError):
+    """An embedding is not finite, is zero, or has the wrong dimension."""
+
+    reason = "invalid_vector"
+
+
+class MassDeletionError(PermanentError):
+    """A complete listing would remove more of a source than its configuration allows."""
+
+    reason = "mass_deletion"
+
+    def __init__(self, *, source: str, n_removed: int, n_known: int, max_share: float) -> None:
+        self.source, self.n_removed, self.n_known, self.max_share = (
+            source,
+            n_removed,
+            n_known,
+            max_share,
+        )
+        super().__init__(
+            f"source {source!r}: the listing would remove {n_removed} of {n_known} documents, more"
+            f" than max_delete_share {max_share:g} allows; nothing was deleted. If it is meant, run"
+            f" `ragassets ingest {source} --confirm-deletions`"
+        )
+
+
+class IndexVersionError(PermanentError):
+    """An index version cannot be built, promoted, rolled back or dropped."""
+
+    reason = "index_version"
+
+    def __init__(self, *, index_version: str, problem: str, fix: str) -> None:
+        self.index_version, self.problem, self.fix = index_version, problem, fix
+        super().__init__(f"index version {index_version!r} {problem}. {fix}")
+
+
+class ServiceError(TransientError):
+    """A service did not answer, or said to come back later."""
+
+    category = "service"
+    reason = "service_unavailable"
+
+    def __init__(self, *, service: str, detail: str, fix: str = "Try again later") -> None:
+        self.service, self.detail, self.fix = service, detail, fix
+        super().__init__(f"{service}: {detail}. {fix}")
+
+
+class SourceUnavailableError(ServiceError):
+    """A source, or one object of it, cannot be read now."""
+
+    reason = "source_unavailable"
+
+
+class StorageUnavailableError(ServiceError):
+    """The root (landing zone and tables) or the catalog cannot be read or written."""
+
+    reason = "storage_unavailable"
+
+
+class VectorStoreLockedError(ServiceError):
+    """Another process owns the embedded vector store."""
+
+    reason = "vector_store_locked"
+
+    def __init__(self, *, path: str, holder: str, waited_seconds: float) -> None:
+        self.path, self.holder, self.waited_seconds = path, holder, waited_seconds
+        super().__init__(
+            service=f"vector store {path}",
+            detail=f"held by {holder}; waited {waited_seconds:g} s",
+            fix="Let that process end, or raise vector_store_timeout_seconds",
+        )
+
+
+class ChangedDuringReadError(TransientError):
+    """An object changed while it was being fetched; the next run sees its new state."""
+
+    category = "service"
+    reason = "changed_during_read"
+
+    def __init__(self, *, uri: str) -> None:
+        self.uri = uri
+        super().__init__(f"{uri} changed while it was read; the next run fetches it again")
+
+
+class ConcurrentWriteError(TransientError):
+    """Another writer committed to the same partition first, so this result was not written."""
+
+    category = "system"
+    reason = "concurrent_write"
+
+    def __init__(self, *, table: str, partition: str) -> None:
+        self.table, self.partition = table, partition
+        super().__init__(
+            f"table {table!r}, partition {partition!r}: another run committed first; nothing was"
+            " overwritten. Run again"
+        )
+
+
+class SystemResourceError(TransientError):
+    """The machine ran out of something: memory, disk, GPU."""
+
+    category = "system"
+    reason = "system_resource"
+
+    def __init__(self, *, resource: str, detail: str, fix: str) -> None:
+        self.resource, self.detail, self.fix = resource, detail, fix
+        super().__init__(f"{resource}: {detail}. {fix}")

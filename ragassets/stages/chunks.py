@@ -1,0 +1,140 @@
+"""Clean text of surviving documents to chunks, under one chunking."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import cast
+
+import polars as pl
+
+from ragassets.adapters.workspace import Workspace
+from ragassets.config import Config
+from ragassets.core import chunking as chunking_module
+from ragassets.core.asset_tables import CHUNKS, CLEAN_DOCUMENTS, UNIQUE_DOCUMENTS
+from ragassets.core.chunk_boundaries import BlockLike
+from ragassets.core.chunk_tokens import Tokenizer
+from ragassets.core.chunking import ChunkingConfig, chunk_document
+from ragassets.core.fingerprints import fingerprint, stable_hash
+from ragassets.core.incremental import Failure
+from ragassets.core.stages import (
+    Outcome,
+    RunContext,
+    StageReport,
+    attempt,
+    outcomes_in_batches,
+    run_stage,
+)
+from ragassets.stages.inputs import (
+    good_rows,
+    partitions_of,
+    rows_in_batches,
+    with_source_input_hash,
+)
+
+COLUMNS = ("document_id", "uri", "source", "source_shard")
+
+Row = dict[str, object]
+
+
+def update_chunks(
+    workspace: Workspace, chunking: str, shards: Sequence[str], context: RunContext
+) -> dict[str, StageReport]:
+    """Bring `chunks` of some shards under one chunking up to date; a report for each."""
+    config = workspace.config
+    tokenizer = workspace.tokenizer(chunking)
+    rules = {name: chunking_rules(config, chunking, name) for name in config.sources}
+    inputs = with_source_input_hash(
+        surviving_documents(workspace, shards),
+        {name: _fingerprint(rule, tokenizer) for name, rule in rules.items()},
+        "output_hash",
+    )
+
+    def compute(keys: list[str]) -> Iterator[Outcome]:
+        columns = (*COLUMNS, "text", "blocks", "title", "language", "document_type")
+        for rows in rows_in_batches(
+            workspace.tables, CLEAN_DOCUMENTS, keys, shards, columns, batch_size=256
+        ):
+            results = (
+                _chunk(row, chunking, rules[row["source"]], tokenizer)
+                for row in rows.iter_rows(named=True)
+            )
+            yield from outcomes_in_batches(results, CHUNKS, batch_size=256)
+
+    return run_stage(
+        CHUNKS,
+        partitions_of(shards, chunking=chunking),
+        inputs,
+        compute,
+        tables=workspace.tables,
+        context=context,
+    )
+
+
+def surviving_documents(workspace: Workspace, shards: Sequence[str]) -> pl.DataFrame:
+    """Identity and clean `output_hash` of the documents that are no duplicates."""
+    unique = good_rows(
+        workspace.tables,
+        UNIQUE_DOCUMENTS,
+        shards,
+        ("document_id",),
+        where=pl.col("duplicate_of").is_null(),
+    )
+    clean = good_rows(workspace.tables, CLEAN_DOCUMENTS, shards, COLUMNS)
+    return clean.join(unique.select("document_id"), on="document_id")
+
+
+def chunking_rules(config: Config, chunking: str, source: str) -> ChunkingConfig:
+    """The chunking with what the source's document type overrides."""
+    rules = config.chunking(chunking)
+    override = config.document_types.get(config.source(source).document_type or "")
+    if override is None:
+        return rules
+    return ChunkingConfig.model_validate(
+        rules.model_dump() | override.model_dump(exclude_none=True)
+    )
+
+
+def _fingerprint(rules: ChunkingConfig, tokenizer: Tokenizer) -> str:
+    return fingerprint(
+        {
+            "stage": "chunks",
+            "version": chunking_module.VERSION,
+            "rules": rules.model_dump(mode="json", exclude={"tokenizer"}),
+            "tokenizer": tokenizer.fingerprint,
+        }
+    )
+
+
+def _chunk(
+    row: Row, chunking: str, rules: ChunkingConfig, tokenizer: Tokenizer
+) -> tuple[str, list[Row] | Failure]:
+    def chunk(row: Row) -> list[Row]:
+        blocks = cast("list[Mapping[str, object]]", row["blocks"])
+        made = chunk_document(
+            str(row["document_id"]),
+            str(row["text"]),
+            [cast("BlockLike", SimpleNamespace(**block)) for block in blocks],
+            rules,
+            tokenizer,
+        )
+        shared = {name: row[name] for name in (*COLUMNS, "title", "language", "document_type")}
+        return [
+            shared
+            | {
+                "chunk_id": item.chunk_id,
+                "chunking": chunking,
+                "text": item.text,
+                "text_hash": item.text_hash,
+                "n_tokens": item.n_tokens,
+                "start_char": item.start_char,
+                "end_char": item.end_char,
+                "page": item.page,
+                "headings": list(item.headings),
+                "output_hash": stable_hash(
+                    item.text_hash, item.page, *map(str, shared.values()), *item.headings
+                ),
+            }
+            for item in made
+        ]
+
+    key = str(row["document_id"])
+    return key, attempt(chunk, row, key=key, stage="chunks")

@@ -1,0 +1,130 @@
+"""Elements to clean text with blocks: noise removed, Unicode repaired, personal data redacted."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from ragassets.adapters.workers import map_in_processes
+from ragassets.adapters.workspace import Workspace
+from ragassets.config import Config
+from ragassets.core import cleaning, redaction
+from ragassets.core.asset_tables import CLEAN_DOCUMENTS, PARSED_DOCUMENTS, VALID_DOCUMENTS
+from ragassets.core.cleaning import CleaningConfig, clean_document
+from ragassets.core.fingerprints import fingerprint, stable_hash
+from ragassets.core.incremental import Failure
+from ragassets.core.stages import (
+    Outcome,
+    RunContext,
+    StageReport,
+    attempt,
+    outcomes_in_batches,
+    run_stage,
+)
+from ragassets.stages.inputs import (
+    good_rows,
+    partitions_of,
+    rows_in_batches,
+    with_source_input_hash,
+)
+
+COLUMNS = ("document_id", "uri", "source", "source_shard")
+
+Row = dict[str, object]
+
+
+def update_clean_documents(
+    workspace: Workspace, shards: Sequence[str], context: RunContext
+) -> dict[str, StageReport]:
+    """Bring `clean_documents` of some shards up to date; a report for each."""
+    config = workspace.config
+    rules = {name: cleaning_rules(config, name) for name in config.sources}
+    types = {name: source.document_type for name, source in config.sources.items()}
+    valid = good_rows(workspace.tables, VALID_DOCUMENTS, shards, (*COLUMNS, "language"))
+    parsed = good_rows(workspace.tables, PARSED_DOCUMENTS, shards, ("document_id",))
+    languages: dict[str, str | None] = dict(valid.select("document_id", "language").iter_rows())
+    inputs = with_source_input_hash(
+        valid.drop("output_hash").join(parsed, on="document_id"),
+        {name: _fingerprint(rules[name], types[name]) for name in rules},
+        "output_hash",
+        "language",
+    )
+
+    def compute(keys: list[str]) -> Iterator[Outcome]:
+        columns = (*COLUMNS, "title", "media_type", "elements")
+        for rows in rows_in_batches(
+            workspace.tables, PARSED_DOCUMENTS, keys, shards, columns, batch_size=1024
+        ):
+            items = [
+                (
+                    row
+                    | {
+                        "language": languages[row["document_id"]],
+                        "document_type": types[row["source"]],
+                    },
+                    rules[row["source"]],
+                )
+                for row in rows.iter_rows(named=True)
+            ]
+            results = map_in_processes(_clean, items, n_workers=config.workers)
+            yield from outcomes_in_batches(results, CLEAN_DOCUMENTS, batch_size=1024)
+
+    return run_stage(
+        CLEAN_DOCUMENTS,
+        partitions_of(shards),
+        inputs,
+        compute,
+        tables=workspace.tables,
+        context=context,
+    )
+
+
+def cleaning_rules(config: Config, source: str) -> CleaningConfig:
+    """The general rules with what the source wants redacted."""
+    return config.cleaning.model_copy(
+        update={"redact": (*config.cleaning.redact, *config.source(source).redact)}
+    )
+
+
+def _fingerprint(rules: CleaningConfig, document_type: str | None) -> str:
+    return fingerprint(
+        {
+            "stage": "clean_documents",
+            "version": cleaning.VERSION,
+            "redaction": redaction.VERSION,
+            "rules": rules.model_dump(mode="json"),
+            "document_type": document_type,
+        }
+    )
+
+
+def _clean(item: tuple[Row, CleaningConfig]) -> tuple[str, list[Row] | Failure]:
+    row, rules = item
+
+    def clean(row: Row) -> list[Row]:
+        elements, title = row["elements"], row["title"]
+        assert isinstance(elements, list)
+        document = clean_document(
+            uri=str(row["uri"]),
+            elements=elements,
+            title=title if isinstance(title, str) else None,
+            config=rules,
+        )
+        output = {
+            "title": document.title,
+            "text": document.text,
+            "blocks": [block._asdict() for block in document.blocks],
+            "language": row["language"],
+            "document_type": row["document_type"],
+        }
+        return [
+            {name: row[name] for name in (*COLUMNS, "media_type")}
+            | output
+            | {
+                "n_chars": len(document.text),
+                "n_removed": sum(document.n_removed.values()),
+                "n_repaired_chars": document.n_repaired_chars,
+                "output_hash": stable_hash(json.dumps(output, sort_keys=True)),
+            }
+        ]
+
+    key = str(row["document_id"])
+    return key, attempt(clean, row, key=key, stage="clean_documents")

@@ -1,0 +1,140 @@
+"""The aliases: where they point, how they got there, and the switch itself.
+
+The vector store holds the truth of where an alias points; the table `live_index` is its history.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from ragassets.adapters.workspace import Workspace
+from ragassets.core.asset_tables import ALIAS_SWITCHES
+from ragassets.core.fingerprints import stable_hash
+from ragassets.core.stages import RunContext
+from ragassets.errors import IndexVersionError
+from ragassets.stages.index_versions import SEALED, last_seal
+
+Action = Literal["start", "promote", "rollback"]
+
+
+@dataclass(frozen=True)
+class AliasSwitch:
+    """One move of an alias."""
+
+    alias: str
+    from_version: str | None
+    to_version: str
+    action: Action
+    reason: str
+    actor: str
+
+
+def start_aliases(workspace: Workspace, context: RunContext, *, actor: str) -> list[AliasSwitch]:
+    """Point every alias that points nowhere at its configured version, once that is sealed."""
+    with workspace.vector_store() as store:
+        targets = store.aliases()
+    started: list[AliasSwitch] = []
+    for name, alias in workspace.config.aliases.items():
+        seal = last_seal(workspace, alias.live)
+        if name in targets or seal is None or seal["state"] != SEALED:
+            continue
+        switch = AliasSwitch(name, None, alias.live, "start", "configured as live", actor)
+        switch_alias(workspace, switch, context)
+        started.append(switch)
+    return started
+
+
+def promote(
+    workspace: Workspace, alias: str, version: str, context: RunContext, *, actor: str, reason: str
+) -> AliasSwitch:
+    """Point an alias at a sealed version.
+
+    Raises:
+        IndexVersionError: The version is not sealed, or the alias points at it already.
+    """
+    workspace.config.alias(alias)
+    workspace.config.index_version(version)
+    with workspace.vector_store() as store:
+        current = store.alias_target(alias)
+    if current == version:
+        raise IndexVersionError(
+            index_version=version, problem=f"is what {alias!r} serves already", fix="Nothing to do"
+        )
+    switch = AliasSwitch(alias, current, version, "promote", reason, actor)
+    switch_alias(workspace, switch, context)
+    return switch
+
+
+def rollback(
+    workspace: Workspace, alias: str, context: RunContext, *, actor: str, reason: str
+) -> AliasSwitch:
+    """Point an alias at the version that it served before.
+
+    Raises:
+        IndexVersionError: It served none before, or that one is not sealed any more.
+    """
+    workspace.config.alias(alias)
+    with workspace.vector_store() as store:
+        current = store.alias_target(alias)
+    moves = workspace.tables.read(ALIAS_SWITCHES, [{"alias": alias}]).sort("switched_at")
+    arrivals = moves.filter(
+        (pl.col("to_version") == current)
+        & pl.col("from_version").is_not_null()
+        & (pl.col("action") != "rollback")
+    )
+    if current is None or arrivals.is_empty():
+        raise IndexVersionError(
+            index_version=current or "none",
+            problem=f"is the first that alias {alias!r} serves",
+            fix="There is nothing to roll back to; use `ragassets index promote`",
+        )
+    target = str(arrivals["from_version"][-1])
+    switch = AliasSwitch(alias, current, target, "rollback", reason, actor)
+    switch_alias(workspace, switch, context)
+    return switch
+
+
+def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext) -> None:
+    """Move an alias and write the history.
+
+    Raises:
+        IndexVersionError: The target is not sealed.
+        ConcurrentWriteError: Somebody else moved the alias meanwhile.
+    """
+    seal = last_seal(workspace, switch.to_version)
+    if seal is None or seal["state"] != SEALED:
+        why = "was never built" if seal is None else f"is incomplete ({_why(seal)})"
+        raise IndexVersionError(
+            index_version=switch.to_version,
+            problem=f"{why}, so no alias may point at it",
+            fix=f"Run `ragassets index build {switch.to_version}`",
+        )
+    with workspace.vector_store() as store:
+        store.switch_alias(switch.alias, switch.to_version, expected=switch.from_version)
+    _record(workspace, switch, context)
+
+
+def _why(seal: dict[str, object]) -> str:
+    problems = seal["problems"]
+    return "; ".join(map(str, problems)) if isinstance(problems, list) else ""
+
+
+def _record(workspace: Workspace, switch: AliasSwitch, context: RunContext) -> None:
+    now = context.now()
+    row = {
+        "switch_id": stable_hash(switch.alias, switch.to_version, now.isoformat()),
+        "alias": switch.alias,
+        "from_version": switch.from_version,
+        "to_version": switch.to_version,
+        "action": switch.action,
+        "reason": switch.reason,
+        "actor": switch.actor,
+        "switched_at": now,
+        "run_id": context.run_id,
+    }
+    snapshot = workspace.tables.snapshot(ALIAS_SWITCHES)
+    partition = {"alias": switch.alias}
+    history = workspace.tables.read_at(snapshot, [partition])
+    added = pl.DataFrame([row], schema=ALIAS_SWITCHES.schema)
+    workspace.tables.replace(snapshot, [partition], pl.concat([history, added]))

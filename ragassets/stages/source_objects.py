@@ -1,0 +1,132 @@
+"""Discovery: what the sources hold now. The one stage that looks outside."""
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime
+
+import polars as pl
+
+from ragassets.adapters.workspace import Workspace
+from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
+from ragassets.core.discovery import Discovery, Listing, apply_listing
+from ragassets.core.fingerprints import data_version
+from ragassets.core.stages import SHARD
+from ragassets.errors import ConfigurationError, SourceUnavailableError
+from ragassets.stages.inputs import partitions_of
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceDiscovery:
+    """How one source was discovered."""
+
+    source: str
+    n_objects: int
+    n_new: int
+    n_changed: int
+    n_removed: int
+    data_versions: dict[str, str]
+    """Of every shard of the source."""
+    problem: str = ""
+    """What needs attention: an unreachable source, an incomplete listing, refused deletions."""
+
+
+def discover(
+    workspace: Workspace, sources: Sequence[str], *, now: datetime, confirmed: Sequence[str] = ()
+) -> list[SourceDiscovery]:
+    """List the sources and write what changed; a source that fails does not stop the others.
+
+    Args:
+        workspace: Where to read and write.
+        sources: Names of the sources to list.
+        now: Time of the listing, UTC.
+        confirmed: Sources whose deletions are meant, however many.
+
+    Raises:
+        ConfigurationError: A source that was never read cannot be found: its uri is wrong.
+    """
+    return [_discover(workspace, name, now, is_confirmed=name in confirmed) for name in sources]
+
+
+def _discover(
+    workspace: Workspace, name: str, now: datetime, *, is_confirmed: bool
+) -> SourceDiscovery:
+    source = workspace.config.source(name)
+    snapshot = workspace.tables.snapshot(SOURCE_OBJECTS)
+    known = workspace.tables.read_at(snapshot, where=pl.col("source") == name)
+    listing = _list(workspace, name, is_known=known.height > 0)
+    found = apply_listing(
+        known,
+        listing,
+        source=name,
+        n_shards=source.shards,
+        now=now,
+        max_delete_share=source.max_delete_share,
+        is_confirmed=is_confirmed,
+    )
+    before, after = _versions(known), _versions(found.rows)
+    shards = sorted(set(workspace.config.source_shards(name)) | before.keys())
+    moved = [shard for shard in shards if before.get(shard) != after.get(shard)]
+    if moved:
+        rows = found.rows.filter(pl.col(SHARD).is_in(moved))
+        workspace.tables.replace(snapshot, partitions_of(moved), rows)
+    problem = str(found.refusal) if found.refusal else listing.message
+    _note_listing(workspace, name, now, found, listing, problem)
+    return SourceDiscovery(
+        source=name,
+        n_objects=found.n_objects,
+        n_new=found.n_new,
+        n_changed=found.n_changed,
+        n_removed=found.n_removed,
+        data_versions={
+            shard: after.get(shard, data_version([]))
+            for shard in workspace.config.source_shards(name)
+        },
+        problem=problem,
+    )
+
+
+def _list(workspace: Workspace, name: str, *, is_known: bool) -> Listing:
+    """The source's listing; an unreachable source that we know gives an empty, incomplete one."""
+    try:
+        return workspace.source(name).list_objects()
+    except SourceUnavailableError as error:
+        if not is_known:
+            raise ConfigurationError(
+                key=f"sources.{name}.uri",
+                value=workspace.config.source(name).uri,
+                problem="cannot be listed",
+                fix="Name a folder that exists",
+            ) from error
+        return Listing((), is_complete=False, message=str(error))
+
+
+def _versions(rows: pl.DataFrame) -> dict[str, str]:
+    """Data version of every shard that has rows: changes only with the shard's listing."""
+    return {
+        str(shard): data_version(
+            (row["document_id"], f"{row['etag']} {row['is_deleted']}")
+            for row in part.iter_rows(named=True)
+        )
+        for (shard,), part in rows.partition_by(SHARD, as_dict=True).items()
+    }
+
+
+def _note_listing(
+    workspace: Workspace,
+    name: str,
+    now: datetime,
+    found: Discovery,
+    listing: Listing,
+    problem: str,
+) -> None:
+    row = {
+        "source": name,
+        "listed_at": now,
+        "is_complete": listing.is_complete,
+        "n_objects": found.n_objects,
+        "n_refused_deletions": found.refusal.n_removed if found.refusal else 0,
+        "message": problem,
+    }
+    frame = pl.DataFrame([row], schema=SOURCE_LISTINGS.schema)
+    snapshot = workspace.tables.snapshot(SOURCE_LISTINGS)
+    workspace.tables.replace(snapshot, [{"source": name}], frame)

@@ -1,0 +1,22 @@
+"""Where the shared corpora are; tests that need one are skipped, with a reason, where it is absent."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
+
+
+def corpora_root() -> Path:
+    """Folder of all corpora: `RAGASSETS_CORPORA`, else `shared/corpora` beside the repository."""
+    override = os.environ.get("RAGASSETS_CORPORA")
+    return Path(override) if override else REPOSITORY_ROOT.parent / "shared" / "corpora"
+
+
+def corpus(name: str) -> Path:
+    """Folder of the corpus `name`; skips the calling test, with a reason, where it is absent."""
+    path = corpora_root() / name
+    if not path.exists():
+        pytest.skip(f"corpus {name!r} is not on this machine (set RAGASSETS_CORPORA)")
+    return path
