@@ -51,7 +51,7 @@ test-slow: install ## Run the slow tests only
 	@$(BIN)/python -m pytest -q -m slow
 
 test-all: install ## Run every test, two files at a time
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: install ## Check style, format, types and layers
 	@$(BIN)/ruff check -q .

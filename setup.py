@@ -45,6 +45,7 @@ REQUIREMENTS = [
     "torch>=2.10",
     "typer>=0.20",
     "unstructured[csv,doc,docx,epub,md,odt,org,ppt,pptx,rst,rtf,tsv,xlsx]>=0.27,<0.28",
+    "wcmatch>=10",
 ]
 
 POSTGRES = ["psycopg[binary]>=3.2"]

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -65,8 +66,7 @@ def requirements() -> list[Requirement]:
     """All requirements of setup.py, extras included, as setuptools gets them."""
     given: dict[str, Any] = {}
     stand_in = ModuleType("setuptools")
-    stand_in.setup = given.update
-    stand_in.find_packages = lambda **_: []
+    vars(stand_in).update(setup=given.update, find_packages=lambda **_: [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "setuptools", stand_in)
         runpy.run_path(str(ROOT / "setup.py"))
@@ -111,7 +111,7 @@ def test_constraints_are_sorted_and_portable() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     names = [line for line in lines if not line.startswith("#")]
 
-    assert names == sorted(names, key=str.lower)
+    assert names == sorted(names, key=str.upper)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in names)
 
 
@@ -216,7 +216,7 @@ def test_golden_queries_name_files_of_the_demo_corpus() -> None:
 def readme_commands() -> list[tuple[str, ...]]:
     """The words after `ragassets` wherever the README calls it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    calls = re.findall(r"(?:^|`)ragassets ((?:[a-z-]+ ?)+)", text, re.MULTILINE)
+    calls = re.findall(r"(?:^|`|\$ )ragassets ((?:[a-z-]+ ?)+)", text, re.MULTILINE)
     return sorted({tuple(call.split()) for call in calls})
 
 
@@ -250,8 +250,13 @@ def test_every_make_target_in_the_readme_exists() -> None:
 @pytest.mark.integration
 def test_the_wheel_holds_data_files_and_migrations(tmp_path: Path) -> None:
     """An editable install hides a data file that the package forgot."""
+    # A copy, because setuptools leaves a folder behind from which later wheels would be filled.
+    source = tmp_path / "source"
+    for path in tracked_files():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, source / path)
     subprocess.run(
-        ["python3", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)],
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, source],
         check=True,
         cwd=tmp_path,
     )

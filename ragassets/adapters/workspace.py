@@ -6,6 +6,7 @@ sensor tick and every command makes one.
 
 from functools import cached_property
 
+from ragassets.adapters.catalog import Catalog
 from ragassets.adapters.checkpoints import ObjectCheckpoints
 from ragassets.adapters.embedders.registry import open_embedder
 from ragassets.adapters.landing_zone import LandingZone
@@ -19,8 +20,6 @@ from ragassets.core.chunk_tokens import Tokenizer
 from ragassets.core.discovery import Source
 from ragassets.core.embedding import Embedder
 from ragassets.core.indexing import CollectionConfig, VectorStore
-
-from ragassets.adapters.catalog import Catalog
 
 
 class Workspace:

@@ -1,10 +1,12 @@
-"""The places where a document may be cut, how strong each is, and the content hash that ranks equals.
+"""Where a document may be cut, how strong each place is, and the content hash that ranks equals.
 
-Everything here looks at the text beside a place and at nothing else, so that an edit elsewhere changes
-neither the strength nor the hash of a boundary. Which of them become cuts is `chunk_cuts`' business.
+Everything here looks at the text beside a place and at nothing else, so that an edit elsewhere
+changes neither the strength nor the hash of a boundary. Which become cuts is up to `chunk_cuts`.
 """
 
+import itertools
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -69,8 +71,8 @@ class Strength(IntEnum):
 class Boundaries:
     """Candidate cuts, ascending, none at the start of the text: arrays of shape (n_boundaries,).
 
-    `positions` int64 in characters, `tokens` int64 tokens before the place, `strengths` int64, `keys`
-    uint64: the smaller the better; strength first, then the hash of the text that follows.
+    `positions` int64 in characters, `tokens` int64 tokens before the place, `strengths` int64,
+    `keys` uint64: the smaller the better; strength first, then the hash of the text that follows.
     """
 
     positions: IntArray
@@ -80,13 +82,13 @@ class Boundaries:
 
 
 _HASHED_CHARS = 48
-"""How much text after a boundary its hash reads: enough that few sentences of a document share it, and
-little, so that an edit late in a sentence does not move the cut before it."""
+"""How much text after a boundary its hash reads: enough that few sentences of a document share it,
+and little, so that an edit late in a sentence does not move the cut before it."""
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _STRENGTH_SHIFT = np.uint64(59)
 _HASH_BITS = np.uint64((1 << 59) - 1)
-_LINE = re.compile(r"\n")
 _CLAUSE = re.compile(r"[,;:、，；：—–](?=\s)|[、，；：]")
+_JOINER = "\u200d"
 _LINE_KINDS = frozenset({"code", "table"})
 _PLAIN, _LINED, _TITLE = 0, 1, 2
 
@@ -119,7 +121,7 @@ def find_boundaries(
 
 
 def heading_strength(level: int | None) -> int:
-    """The strength of the boundary before a heading; a heading without level counts as the lowest."""
+    """The strength of the boundary before a heading; one without level is the weakest."""
     return Strength.HEADING + 6 - min(max(level or 6, 1), 6) + (level is not None)
 
 
@@ -133,7 +135,7 @@ def _strengths_by_position(
     _mark_lines(tokens, strengths, starts, kinds)
     sentences = np.array(sentence_starts(text), dtype=np.int64)
     _raise_to(strengths, sentences[_kind_at(sentences, starts, kinds) == _PLAIN], Strength.SENTENCE)
-    for previous, block in zip(blocks, blocks[1:], strict=False):
+    for previous, block in itertools.pairwise(blocks):
         start = int(tokens.next_word[block.start_char])
         strengths[start] = _strength_between(text, previous, block)
     strengths[: int(tokens.next_word[0]) + 1] = -1
@@ -205,11 +207,14 @@ def _mark_fine(
 
 
 def _joins_characters(tokens: TokenIndex, positions: IntArray) -> npt.NDArray[np.bool_]:
-    """Where a cut would tear a combining mark, a joined emoji or a surrogate pair from its base."""
+    """Where a cut would tear a combining mark, a joined emoji or a skin tone from its base."""
     after, before = tokens.codes[positions], tokens.codes[positions - 1]
-    is_mark = ((after >= 0x0300) & (after <= 0x036F)) | ((after >= 0x20D0) & (after <= 0x20FF))
-    is_variant = ((after >= 0xFE00) & (after <= 0xFE0F)) | ((after >= 0x1F3FB) & (after <= 0x1F3FF))
-    return is_mark | is_variant | (after == 0x200D) | (before == 0x200D)
+    extenders = [code for code in np.unique(after).tolist() if _extends(chr(code))]
+    return np.isin(after, extenders) | (before == ord(_JOINER))
+
+
+def _extends(character: str) -> bool:
+    return character == _JOINER or unicodedata.category(character) in {"Mn", "Mc", "Me", "Sk"}
 
 
 def _boundaries(tokens: TokenIndex, positions: IntArray, strengths: IntArray) -> Boundaries:
@@ -222,7 +227,7 @@ def _boundaries(tokens: TokenIndex, positions: IntArray, strengths: IntArray) ->
 
 
 def rank_keys(strengths: IntArray, hashes: KeyArray) -> KeyArray:
-    """(n,) uint64 keys that order by strength, the greatest first, then by the hash's lower bits."""
+    """(n,) uint64 keys that order by strength, the greatest first, then by the hash."""
     ranks = (np.uint64(31) - strengths.astype(np.uint64)) << _STRENGTH_SHIFT
     return ranks | (hashes & _HASH_BITS)
 
@@ -230,10 +235,11 @@ def rank_keys(strengths: IntArray, hashes: KeyArray) -> KeyArray:
 def hash_following(codes: npt.NDArray[np.uint32], positions: IntArray) -> KeyArray:
     """(n_positions,) uint64: a hash of the characters that follow each position.
 
-    A polynomial hash, mixed, since the low bits of a product modulo 2**64 know little of its factors.
+    A polynomial hash, mixed, since the low bits of a product modulo 2**64 know little of its
+    factors.
 
-    Source: Karp and Rabin 1987 (polynomial hashes of windows); Steele, Lea and Flood 2014 (SplitMix,
-    the mixing constants).
+    Source: Karp and Rabin 1987 (polynomial hashes of windows); Steele, Lea and Flood 2014
+    (SplitMix, the mixing constants).
     """
     mixed = _mix(codes.astype(np.uint64) + _PRIME)
     values = np.zeros(positions.size, dtype=np.uint64)
@@ -247,5 +253,3 @@ def _mix(values: KeyArray) -> KeyArray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-

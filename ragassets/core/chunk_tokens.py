@@ -9,8 +9,9 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 _LONGEST_TOKEN_CHARS = 32
-"""No vocabulary has a longer token of text. BERT takes any word of more than 100 characters, such as a
-line of base64, for one unknown token: such a token counts once for each `_LONG_TOKEN_STEP_CHARS`."""
+"""No vocabulary has a longer token of text. BERT takes any word of more than 100 characters, such
+as a line of base64, for one unknown token: such a token counts once for each
+`_LONG_TOKEN_STEP_CHARS`."""
 _LONG_TOKEN_STEP_CHARS = 8
 
 
@@ -34,7 +35,7 @@ class Tokenizer(Protocol):
 
     @property
     def counts_by_word(self) -> bool:
-        """Whether a text cut at white space holds exactly the tokens it held within its document."""
+        """Whether a text cut out at white space has the same tokens as inside its document."""
         ...
 
     def offsets(self, text: str) -> IntArray:
@@ -49,9 +50,9 @@ class Tokenizer(Protocol):
 class TokenIndex:
     """The tokens of one document, for counting spans and for finding the places between them.
 
-    `token_starts` are (n_tokens,) int64 character offsets, ascending, never on a space. `codes` is the
-    text as (n_chars,) uint32 code points, `next_word` (n_chars + 1,) int64 the first non-space at or
-    after each offset.
+    `token_starts` are (n_tokens,) int64 character offsets, ascending, never on a space. `codes` is
+    the text as (n_chars,) uint32 code points, `next_word` (n_chars + 1,) int64 the first non-space
+    at or after each offset.
     """
 
     def __init__(self, text: str, offsets: IntArray) -> None:
@@ -85,14 +86,15 @@ class TokenIndex:
         return at_edge or bool(self.is_space[position - 1] or self.is_space[position])
 
 
+_LAST_SPACE = 0x3000
+_IS_SPACE: npt.NDArray[np.bool_] = np.array(
+    [chr(code).isspace() for code in range(_LAST_SPACE + 2)]
+)
+
+
 def is_white_space(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
     """Which code points are white space, as `str.isspace` says."""
-    spaces = (
-        (codes == 32) | ((codes >= 9) & (codes <= 13)) | ((codes >= 28) & (codes <= 31))
-    )  # fmt: skip
-    rare = (codes == 0x85) | (codes == 0xA0) | (codes == 0x1680) | (codes == 0x3000)
-    wide = ((codes >= 0x2000) & (codes <= 0x200A)) | (codes == 0x2028) | (codes == 0x2029)
-    return spaces | rare | wide | (codes == 0x202F) | (codes == 0x205F)
+    return _IS_SPACE[np.minimum(codes, _LAST_SPACE + 1)]
 
 
 def _next_non_space(is_space: npt.NDArray[np.bool_]) -> IntArray:
@@ -107,8 +109,10 @@ def _with_long_tokens_split(starts: IntArray, ends: IntArray) -> IntArray:
     long_tokens = np.flatnonzero(ends - starts > _LONGEST_TOKEN_CHARS)
     if not long_tokens.size:
         return starts
-    steps = [
-        np.arange(starts[token] + _LONG_TOKEN_STEP_CHARS, ends[token], _LONG_TOKEN_STEP_CHARS)
+    steps: list[IntArray] = [
+        np.arange(
+            int(starts[token]) + _LONG_TOKEN_STEP_CHARS, int(ends[token]), _LONG_TOKEN_STEP_CHARS
+        )
         for token in long_tokens.tolist()
     ]
     return np.sort(np.concatenate([starts, *steps]))

@@ -1,8 +1,9 @@
 """Splitting clean text into chunks that fit an embedding model, and naming them.
 
-The strategies share one splitter (`chunk_boundaries` says where a cut may be, `chunk_cuts` chooses) and
-differ in what they tell it; only `fixed` counts windows from the start. Everything but `fixed` is edit-
-stable: replacing one paragraph gives one new chunk or two, wherever it stands in the document.
+The strategies share one splitter (`chunk_boundaries` says where a cut may be, `chunk_cuts` chooses)
+and differ in what they tell it; only `fixed` counts windows from the start. Everything but `fixed`
+is edit-stable: one changed paragraph gives one new chunk or two, wherever it stands in the
+document.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ragassets.core.chunk_boundaries import BlockLike
-from ragassets.core.chunk_spans import Span, split_fixed, split_structured
+from ragassets.core.chunk_spans import Limits, Span, split_fixed, split_structured
 from ragassets.core.chunk_tokens import IntArray, TokenIndex, Tokenizer
 from ragassets.core.section_headings import SectionHeadings
 from ragassets.errors import StageError
@@ -26,7 +27,7 @@ VERSION = "1"
 ChunkingStrategy = Literal["recursive", "fixed", "sentence", "by_title"]
 
 DEFAULT_MAX_TOKENS = 256
-"""What the bundled model reads; of four sizes tried it also retrieves best on prose."""
+"""What the bundled model reads at most."""
 DEFAULT_OVERLAP_TOKENS = 32
 
 
@@ -38,14 +39,15 @@ class ChunkingConfig(BaseModel):
     strategy: ChunkingStrategy = "recursive"
     """`recursive` cuts at headings, paragraphs, sentences, words, in this order of preference;
     `by_title` keeps sections apart and merges small ones under one parent; `sentence` looks at
-    sentences only; `fixed` takes windows of tokens, and an edit then changes every chunk after it."""
+    sentences only; `fixed` takes windows of tokens, so an edit changes every chunk after it."""
     max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=16, le=32_768)
     """What the model may be given at once, its special tokens included."""
     overlap_tokens: int = Field(default=DEFAULT_OVERLAP_TOKENS, ge=0)
-    """How much of the text before it a chunk repeats at most. A chunk that begins with a heading
-    repeats nothing."""
+    """How much of the text before it a chunk repeats at most, where its own text leaves room. A
+    chunk that begins with a heading repeats nothing: what stands before is another topic."""
     tokenizer: str | None = None
-    """The embedding model whose tokens count: a name, a path or a hub id; None is the bundled model."""
+    """The embedding model whose tokens count: a name, a path or a hub id; None is the bundled
+    one."""
 
     @model_validator(mode="after")
     def _overlap_leaves_room(self) -> Self:
@@ -114,25 +116,19 @@ def split_document(
     tokens = TokenIndex(text, tokenizer.offsets(text) if offsets is None else offsets)
     if not tokens.n_tokens:
         return []
-    split = split_fixed if config.strategy == "fixed" else split_structured
-    spans = split(
-        text,
-        blocks,
-        tokens,
-        tokenizer,
-        strategy=config.strategy,
-        budget_tokens=config.max_tokens - tokenizer.n_special_tokens,
-        overlap_tokens=config.overlap_tokens,
-    )
+    limits = Limits(config.max_tokens - tokenizer.n_special_tokens, config.overlap_tokens)
+    if config.strategy == "fixed":
+        spans = split_fixed(tokens, tokenizer, limits)
+    else:
+        spans = split_structured(blocks, tokens, tokenizer, limits, strategy=config.strategy)
     return _with_places(text, blocks, spans)
 
 
-def _with_places(
-    text: str, blocks: Sequence[BlockLike], spans: Sequence[Span]
-) -> list[ChunkSpan]:
+def _with_places(text: str, blocks: Sequence[BlockLike], spans: Sequence[Span]) -> list[ChunkSpan]:
     headings = SectionHeadings(text, blocks)
     starts = np.array([block.start_char for block in blocks], dtype=np.int64)
-    at = np.searchsorted(starts, [span.own_start_char for span in spans], side="right") - 1
+    own_starts = [span.own_start_char for span in spans]
+    at: list[int] = (np.searchsorted(starts, own_starts, side="right") - 1).tolist()
     return [
         ChunkSpan(
             start_char=span.start_char,
@@ -141,7 +137,7 @@ def _with_places(
             page=blocks[block].page if block >= 0 else None,
             headings=headings.at_block(block),
         )
-        for span, block in zip(spans, at.tolist(), strict=True)
+        for span, block in zip(spans, at, strict=True)
     ]
 
 

@@ -60,7 +60,8 @@ class CleaningConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     drop_kinds: tuple[str, ...] = ("header", "footer", "page_number")
-    """Element kinds that the parser itself knows as page furniture."""
+    """Element kinds that the parser itself knows as page furniture. They stay in a document of one
+    page, where nothing repeats and a footer may be half of the text."""
 
     remove_running_lines: bool = True
     """Lines that repeat at the top or bottom of pages, and page numbers."""
@@ -206,13 +207,20 @@ def _repaired_pieces(
             removed["faulty"] += 1
             continue
         n_repaired_chars += n_chars
-        if piece.kind in config.drop_kinds:
-            removed[piece.kind] += 1
-        elif not text:
+        if not text:
             removed["blank"] += 1
         else:
             pieces.append(piece._replace(text=text))
-    return pieces, n_repaired_chars
+    return _without_furniture(pieces, config, removed), n_repaired_chars
+
+
+def _without_furniture(
+    pieces: list[Piece], config: CleaningConfig, removed: Counter[str]
+) -> list[Piece]:
+    if {piece.page for piece in pieces} == {1}:
+        return pieces
+    removed.update(piece.kind for piece in pieces if piece.kind in config.drop_kinds)
+    return [piece for piece in pieces if piece.kind not in config.drop_kinds]
 
 
 def _piece(element: ElementLike | Mapping[str, Any]) -> Piece:

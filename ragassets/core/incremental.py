@@ -172,15 +172,13 @@ def carry_over(
         right_on=[key, "input_hash"],
         how="semi",
     )
+    units = list(dict.fromkeys([key, group or key]))
     pending = pl.concat(
-        [
-            frame.filter("is_transient").select(key, *([group] if group else []))
-            for frame in (failures, computed.failures)
-        ]
+        [frame.filter("is_transient").select(units) for frame in (failures, computed.failures)]
     )
-    is_kept = _is_among(key, _values(current, key)) | _is_among(key, _values(pending, key))
-    if group is not None:
-        is_kept |= _is_among(group, _values(pending, group))
+    is_kept = _is_among(key, _values(current, key))
+    for unit in units:
+        is_kept |= _is_among(unit, _values(pending, unit))
     is_replaced = _is_among(key, _values(computed.outputs, key))
     return StageState(previous.outputs.filter(is_kept & ~is_replaced), failures)
 

@@ -45,6 +45,10 @@ MIN_LETTERS = 12
 """Below this many letters (an ideograph or syllable counts as three) a Latin text has no language
 worth naming: "OK", "FAQ" and "Total" are words of many languages."""
 
+MIN_CERTAIN_LETTERS = 40
+"""Confidence shrinks in proportion below it: the model is certain that "Curriculum vitae" is Latin,
+which is true of the two words and wrong of the document."""
+
 MIN_CONFIDENCE = 0.2
 """Guesses below it are answered with None. Gates that reject have a higher limit of their own."""
 
@@ -138,6 +142,9 @@ _DENSE_SCRIPTS = ("han", "kana", "hangul")
 _DENSE_WEIGHT = 3
 """One ideograph or syllable says about as much as three letters of an alphabet."""
 
+MIN_CHINESE_LETTERS = 60
+"""Ideographs without kana that make Chinese certain: a list of Japanese names has none either."""
+
 _DOMINANT_SCRIPT_SHARE = 0.6
 _SINGLE_LANGUAGE_SCRIPTS = {"hangul": "ko", "thai": "th", "greek": "el", "hebrew": "he"}
 
@@ -152,7 +159,7 @@ def detect_language(text: str) -> LanguageGuess:
     sample = _language_sample(text)
     n_letters = len(_LETTER.findall(sample))
     shares, weight = _script_shares(sample, n_letters)
-    from_script = _language_of_script(shares)
+    from_script = _language_of_script(shares, n_letters)
     if from_script is not None and weight >= _DENSE_WEIGHT * 2:
         return from_script
     if weight < MIN_LETTERS:
@@ -160,7 +167,7 @@ def detect_language(text: str) -> LanguageGuess:
     guess = _best_guess(_identifier().rank(sample), shares)
     if guess.language is None or guess.confidence < MIN_CONFIDENCE:
         return LanguageGuess(None, guess.confidence)
-    return guess
+    return guess._replace(confidence=guess.confidence * min(1.0, weight / MIN_CERTAIN_LETTERS))
 
 
 def normalize_language_code(code: str) -> str:
@@ -204,7 +211,7 @@ def _script_shares(sample: str, n_letters: int) -> tuple[dict[str, float], int]:
     return shares, n_letters + (_DENSE_WEIGHT - 1) * dense
 
 
-def _language_of_script(shares: dict[str, float]) -> LanguageGuess | None:
+def _language_of_script(shares: dict[str, float], n_letters: int) -> LanguageGuess | None:
     """The language, where most letters belong to a script that leaves no choice."""
     for script, language in _SINGLE_LANGUAGE_SCRIPTS.items():
         if shares.get(script, 0.0) >= _DOMINANT_SCRIPT_SHARE:
@@ -212,9 +219,10 @@ def _language_of_script(shares: dict[str, float]) -> LanguageGuess | None:
     kana, han = shares.get("kana", 0.0), shares.get("han", 0.0)
     if kana + han < _DOMINANT_SCRIPT_SHARE:
         return None
-    # Japanese prose is about half kana; Chinese has none outside quotations. A short Japanese title
-    # may be all ideographs, which nobody can tell from Chinese.
-    return LanguageGuess("ja" if kana >= _MIN_SCRIPT_SHARE else "zh", kana + han)
+    # Japanese prose is about half kana; Chinese has none outside quotations.
+    if kana >= _MIN_SCRIPT_SHARE:
+        return LanguageGuess("ja", kana + han)
+    return LanguageGuess("zh", min(1.0, han * n_letters / MIN_CHINESE_LETTERS))
 
 
 def _best_guess(ranking: list[tuple[str, float]], shares: dict[str, float]) -> LanguageGuess:

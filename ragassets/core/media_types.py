@@ -78,8 +78,6 @@ _PDF_HEADER_WINDOW_BYTES = 1024
 _SNIFF_BYTES = 65_536
 
 _HTML_START = re.compile(r"<(?:!doctype\s+html|html)\b", re.IGNORECASE)
-_HTML_OPENING = re.compile(r"\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b",
-                           re.IGNORECASE | re.DOTALL)  # fmt: skip
 _MAIL_HEADER = re.compile(
     r"(From|To|Subject|Date|MIME-Version|Message-ID|Received|Return-Path|Delivered-To)\s*:",
     re.IGNORECASE,
@@ -198,13 +196,32 @@ def _without_split_character(sample: bytes) -> bytes:
 
 
 def _detect_markup(text: str, by_name: str) -> str | None:
-    if _HTML_OPENING.match(text):
+    if _HTML_START.match(text, _skip_prolog(text)):
         return HTML
     if by_name in _MARKUP_TYPES:
         return None
     if text.lstrip().startswith("<?xml"):
         return HTML if _HTML_START.search(text[:4096]) else XML
     return None
+
+
+def _skip_prolog(text: str) -> int:
+    """Offset behind white space, an XML declaration and comments.
+
+    By hand, because one regular expression for it takes exponential time on hostile comments.
+    """
+    position = 0
+    while True:
+        position += len(text) - position - len(text[position:].lstrip())
+        for opening, closing in (("<?xml", ">"), ("<!--", "-->")):
+            if text.startswith(opening, position):
+                end = text.find(closing, position)
+                if end < 0:
+                    return position
+                position = end + len(closing)
+                break
+        else:
+            return position
 
 
 def _detect_mail(text: str, by_name: str) -> str | None:

@@ -16,8 +16,15 @@ MIN_PAGES = 3
 EDGE_LINES = 3
 """Lines at the top, and at the bottom, of a page that may be furniture."""
 
+MAX_FURNITURE_LINES = 8
+"""Lines that a page may lose: a letterhead has five, a footer three. Pages that share more are
+copies or forms."""
+
 MAX_LINE_CHARS = 160
 """Longer lines are sentences. Running headers are set on one line of the page."""
+
+_EDGES = (True, False)
+"""Top and bottom."""
 
 _MAX_NUMBERS = 4
 """Numbers of a line that are tried as the page number; running lines hold few."""
@@ -70,8 +77,9 @@ def find_running_lines(pieces: Sequence[Piece], *, min_share: float) -> set[Line
 
     Two lines are the same when they are equal but for case and white space, or differ in one number
     only and that number counts along with the pages. A line must appear on three pages at least.
-    Where removing them would leave half of the pages blank, the pages are copies of one another,
-    not pages with furniture, and nothing is found.
+    A line that such lines hide from the edge is looked at as if they were gone. Where half of the
+    pages would be left blank, or lose more than MAX_FURNITURE_LINES, the pages are copies of one
+    another, not pages with furniture, and nothing is found.
 
     Source: the repetition-by-position rule of Lin, "Header and footer extraction by page
     association", Document Recognition and Retrieval X, 2003.
@@ -82,19 +90,23 @@ def find_running_lines(pieces: Sequence[Piece], *, min_share: float) -> set[Line
         return set()
     n_required = max(MIN_PAGES, math.ceil(min_share * n_pages))
     found: set[LinePlace] = set()
-    for is_top in (True, False):
-        edges = [line for lines in lines_by_page.values() for line in _edge(lines, is_top=is_top)]
-        found |= _repeated(edges, n_required)
-    n_blank = sum(all(line.place in found for line in lines) for lines in lines_by_page.values())
-    return set() if 2 * n_blank >= n_pages else found
+    rest = list(lines_by_page.values())
+    while more := _repeated_at_edges(rest, n_required):
+        found |= more
+        rest = [[line for line in lines if line.place not in more] for lines in rest]
+    n_hollow = sum(
+        not left or len(lines) - len(left) > MAX_FURNITURE_LINES
+        for left, lines in zip(rest, lines_by_page.values(), strict=True)
+    )
+    return set() if 2 * n_hollow >= n_pages else found
 
 
 def find_page_numbers(pieces: Sequence[Piece]) -> set[LinePlace]:
-    """Lines at a page's edge that call themselves page numbers: `Page 3 of 10`, `- 3 -`, `第3页`."""
+    """Lines at a page's edge that call themselves page numbers: `Page 3 of 10`, `- 3 -`."""
     return {
         line.place
         for lines in _lines_by_page(pieces).values()
-        for is_top in (True, False)
+        for is_top in _EDGES
         for line in _edge(lines, is_top=is_top)
         if _EXPLICIT_PAGE_NUMBER.fullmatch(line.text)
     }
@@ -134,6 +146,11 @@ def _lines_by_page(pieces: Sequence[Piece]) -> dict[int, list[_EdgeLine]]:
 def _edge(lines: list[_EdgeLine], *, is_top: bool) -> list[_EdgeLine]:
     edge = lines[:EDGE_LINES] if is_top else lines[-EDGE_LINES:]
     return [line for line in edge if line.text and len(line.text) <= MAX_LINE_CHARS]
+
+
+def _repeated_at_edges(pages: Sequence[list[_EdgeLine]], n_required: int) -> set[LinePlace]:
+    edges = ([line for lines in pages for line in _edge(lines, is_top=top)] for top in _EDGES)
+    return set[LinePlace]().union(*(_repeated(edge, n_required) for edge in edges))
 
 
 def _repeated(lines: Sequence[_EdgeLine], n_required: int) -> set[LinePlace]:

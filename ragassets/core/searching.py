@@ -34,7 +34,7 @@ COMMON_LANGUAGE_SHARE = 0.05
 unless the query itself shows that it is written in it."""
 
 LARGEST_EXACT_FLOAT = 2**53
-"""Integers above this have no exact float64, so engines could confuse neighbours."""
+"""From here on integers have no exact float64, so engines could confuse neighbours."""
 
 
 UNSPACED_RUN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
@@ -160,12 +160,9 @@ def _pairs(run: str) -> list[str]:
 
 def _parse_filter(key: str, value: str) -> FilterCondition:
     name = key.removeprefix("metadata.")
-    if not name or '"' in name:
+    if not name:
         raise ConfigurationError(
-            key="filter",
-            value=key,
-            problem="is not a usable key",
-            fix="Use KEY=VALUE with a key that is not empty and holds no double quote",
+            key="filter", value=key, problem="is not a usable key", fix="Use KEY=VALUE"
         )
     path = (key,) if key in PAYLOAD_KEYS else ("metadata", name)
     return FilterCondition(
@@ -182,29 +179,69 @@ def _parse_number(value: str) -> int | float | None:
             number = parse(value)
         except ValueError:
             continue
-        is_usable = abs(number) <= LARGEST_EXACT_FLOAT  # False for NaN too
+        is_usable = abs(number) < LARGEST_EXACT_FLOAT  # False for NaN too
         return number if is_usable else None
     return None
 
 
 def _matches_one(payload: Mapping[str, object], condition: FilterCondition) -> bool:
-    value = _look_up(payload, condition.path)
-    elements = cast("list[object]", value) if isinstance(value, list) else [value]
+    elements = _elements(_look_up(payload, condition.path))
     return any(_equals(element, condition) for element in elements)
 
 
+def metadata_terms(metadata: Mapping[str, object]) -> list[str]:
+    """Return one typed `key=value` term for each value, and each element of a list.
+
+    Stored beside a point under one index, they make a filter on any metadata key exact and fast:
+    a condition holds exactly if the point has one of its `condition_terms`.
+    """
+    return [
+        term
+        for key, value in metadata.items()
+        for element in _elements(value)
+        for term in _value_terms(key, element)
+    ]
+
+
+def condition_terms(condition: FilterCondition) -> list[str]:
+    """Return the terms, any of which satisfies a condition on metadata."""
+    readings = (condition.text, condition.number, condition.boolean)
+    return [term for reading in readings for term in _value_terms(condition.path[-1], reading)]
+
+
+def _value_terms(key: str, value: object) -> list[str]:
+    match value:
+        case bool():
+            return [f"b:{key}={value}"]
+        case int() | float():
+            # Adding zero turns -0.0, which equals 0.0, into the same text.
+            return [f"n:{key}={value + 0.0!r}"] if abs(value) < LARGEST_EXACT_FLOAT else []
+        case str():
+            return [f"s:{key}={value}"]
+        case _:
+            return []
+
+
+def _elements(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else [value]
+
+
 def _look_up(payload: Mapping[str, object], path: Sequence[str]) -> object:
-    found: object = dict(payload)
+    found: object = payload
     for name in path:
-        if not isinstance(found, dict):
-            return None
-        found = cast("dict[str, object]", found).get(name)
+        found = _member(found, name)
     return found
+
+
+def _member(value: object, name: str) -> object:
+    if not isinstance(value, Mapping):
+        return None
+    return cast("Mapping[str, object]", value).get(name)
 
 
 def _equals(value: object, condition: FilterCondition) -> bool:
     if isinstance(value, bool):
         return value is condition.boolean
     if isinstance(value, int | float):
-        return value == condition.number
+        return condition.number is not None and value == condition.number
     return value == condition.text

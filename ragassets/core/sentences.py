@@ -1,8 +1,8 @@
 """Where sentences begin, by rules, in the scripts that mark their ends.
 
-One regular expression finds the marks, a few rules reject the full stops that end an abbreviation, an
-initial or a list number. A statistical segmenter would be right a little more often and a hundred
-times slower; a chunk border that falls one sentence early costs nothing.
+One regular expression finds the marks, a few rules reject the full stops that end an abbreviation,
+an initial or a list number. A statistical segmenter would be right a little more often and a
+hundred times slower; a chunk border that falls one sentence early costs nothing.
 """
 
 import re
@@ -14,18 +14,14 @@ _SENTENCE_END = re.compile(
     r"|[。！？｡।॥؟۔።។။]+[」』”’）》\"']*"
 )
 
-_ABBREVIATIONS = frozenset(
-    """
-    mr mrs ms dr prof rev hon gen col capt lt sgt sen rep gov pres st mt ft jr sr esq
-    vs etc al cf approx ca fig figs eq eqs sec secs ch chap no nos nr vol vols pp ed eds tab ref refs
-    inc ltd co corp dept est univ assn bros
-    jan feb mar apr jun jul aug sep sept oct nov dec
-    e.g i.e u.s u.k p.s a.m p.m viz resp
-    z.b d.h u.a bzw usw vgl evtl ggf hr fr bd
-    mme mlle m.m env p.ex
-    sra srta ud uds ee.uu pág núm
-    """.split()
+_ABBREVIATED = (
+    "mr mrs ms dr prof rev hon gen col capt lt sgt sen rep gov pres st mt ft jr sr "
+    "esq vs etc al cf approx ca fig figs eq eqs sec secs ch chap nos nr vol vols pp "
+    "ed eds ref refs inc ltd co corp dept est univ assn bros jan feb mar apr jun jul "
+    "aug sep sept oct nov dec e.g i.e u.s u.k p.s a.m p.m viz resp z.b d.h u.a bzw "
+    "usw vgl evtl ggf hr fr bd mme mlle m.m env p.ex sra srta ud uds ee.uu pág núm "
 )
+_ABBREVIATIONS = frozenset(_ABBREVIATED.split())
 """Words, without their last full stop, after which a full stop rarely ends a sentence."""
 
 _LONGEST_ABBREVIATION_CHARS = 8
@@ -36,7 +32,7 @@ def sentence_starts(text: str) -> list[int]:
     """The offsets at which a sentence begins, ascending, without the start of the text.
 
     Args:
-        text: any text; line breaks count as white space, so hard-wrapped lines do not end a sentence.
+        text: any text; line breaks are white space, so hard-wrapped lines do not end a sentence.
 
     Returns:
         Offsets of the first non-space character of each sentence but the first. Linear in the text.

@@ -44,7 +44,7 @@ def measure_quality(text: str) -> dict[str, float]:
     """
     n_dense = count_dense_chars(text)
     tokens = _TOKEN.findall(text)
-    n_garbage = 0 if _is_plain(text) else sum(len(match) for match in _GARBAGE.findall(text))
+    n_garbage = sum(map(len, _GARBAGE.findall(text)))
     return {
         "n_chars": float(len(text)),
         "n_words": float(len(tokens)),
@@ -62,10 +62,6 @@ def has_words(text: str) -> bool:
 def count_dense_chars(text: str) -> int:
     """Number of characters that are not white space."""
     return sum(map(len, text.split()))
-
-
-def _is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable()
 
 
 def _share(part: int, whole: int) -> float:

@@ -23,6 +23,9 @@ Settings = dict[str, object]
 WORKER_TAG = "ragassets/worker"
 """Run tag: which process computes the run, as `host:process id:start time`."""
 
+POOLS = ("embedding", "vector_store")
+"""Concurrency pools of the assets: one model in memory, one owner of the embedded vector store."""
+
 _DEFAULT_SETTINGS: Settings = {"telemetry": {"enabled": False}, "nux": {"enabled": False}}
 
 # Where dagster.yaml may name a folder: the path of keys to it.
@@ -58,7 +61,9 @@ def open_instance(project_dir: Path, *, state_dir: Path | None = None) -> Dagste
     for keys in _FOLDER_KEYS:
         settings = _with_absolute_folder(settings, keys, folder)
     default_dir = (state_dir or folder / ".ragassets" / "dagster").resolve()
-    return _open(folder if has_settings else default_dir, settings)
+    instance = _open(folder if has_settings else default_dir, settings)
+    _create_pools(instance)
+    return instance
 
 
 def worker_tags() -> dict[str, str]:
@@ -153,6 +158,21 @@ def _open(base: Path, settings: Settings) -> DagsterInstance:
             problem=f"cannot be written ({error.strerror})",
             fix="Give the instance a folder that this user may write",
         ) from error
+
+
+def _create_pools(instance: DagsterInstance) -> None:
+    """Give the pools their default limit, which the run queue otherwise learns one round too late.
+
+    The queue reads the limits before it creates the missing ones (Dagster 1.13,
+    `dagster/_core/op_concurrency_limits_counter.py`), so the very first runs would not be limited.
+    """
+    storage = instance.event_log_storage
+    if instance.global_op_concurrency_default_limit is None:
+        return
+    known = {pool.name for pool in storage.get_pool_limits()}
+    for pool in POOLS:
+        if pool not in known:
+            storage.initialize_concurrency_limit_to_default(pool)
 
 
 def _unreadable(path: Path, detail: str) -> ConfigurationError:

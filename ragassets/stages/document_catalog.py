@@ -1,7 +1,9 @@
 """One row per document in SQL: what it is, how far it came, where it is searchable."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -29,20 +31,29 @@ STAGE_MARKS = (RAW_DOCUMENTS, PARSED_DOCUMENTS, VALID_DOCUMENTS, CLEAN_DOCUMENTS
 """Stages of whole documents, in order: the last one with a row says how far a document came."""
 
 
+@dataclass(frozen=True)
+class WrittenShard:
+    """What was written for one shard."""
+
+    data_version: str
+    n_by_status: dict[str, int]
+
+
 def update_document_catalog(
     workspace: Workspace, shards: Sequence[str], context: RunContext
-) -> dict[str, str]:
-    """Write the catalog rows of some shards; the data version of each."""
+) -> dict[str, WrittenShard]:
+    """Write the catalog rows of some shards."""
     rows = catalog_rows(workspace, shards, context)
-    versions: dict[str, str] = {}
+    written: dict[str, WrittenShard] = {}
     for shard in shards:
         of_shard = [row for row in rows if row.source_shard == shard]
         workspace.catalog.replace_documents(shard, of_shard)
-        versions[shard] = data_version(
+        version = data_version(
             (row.document_id, json.dumps([row.status, row.reason, row.n_chunks, row.content_hash]))
             for row in of_shard
         )
-    return versions
+        written[shard] = WrittenShard(version, dict(Counter(row.status for row in of_shard)))
+    return written
 
 
 def catalog_rows(

@@ -12,7 +12,7 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import ALIAS_SWITCHES
 from ragassets.core.fingerprints import stable_hash
 from ragassets.core.stages import RunContext
-from ragassets.errors import IndexVersionError
+from ragassets.errors import IndexVersionError, UnknownNameError
 from ragassets.stages.index_versions import SEALED, last_seal
 
 Action = Literal["start", "promote", "rollback"]
@@ -28,6 +28,35 @@ class AliasSwitch:
     action: Action
     reason: str
     actor: str
+
+
+def move_aliases(
+    workspace: Workspace,
+    context: RunContext,
+    *,
+    alias: str,
+    action: str,
+    to_version: str,
+    actor: str,
+    reason: str,
+) -> list[AliasSwitch]:
+    """Do one move, or start the aliases that point nowhere; what was moved.
+
+    Raises:
+        IndexVersionError: The move is not allowed.
+        UnknownNameError: There is no such alias, version or action.
+    """
+    match action:
+        case "promote":
+            return [promote(workspace, alias, to_version, context, actor=actor, reason=reason)]
+        case "rollback":
+            return [rollback(workspace, alias, context, actor=actor, reason=reason)]
+        case "start":
+            return start_aliases(workspace, context, actor=actor)
+        case _:
+            raise UnknownNameError(
+                kind="action", name=action, known=["promote", "rollback", "start"]
+            )
 
 
 def start_aliases(workspace: Workspace, context: RunContext, *, actor: str) -> list[AliasSwitch]:

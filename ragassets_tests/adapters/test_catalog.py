@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from ragassets.adapters.catalog import Base, Catalog, CatalogDocument
 from ragassets.errors import ConfigurationError, StorageUnavailableError
+from ragassets_tests.services import program
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -44,12 +45,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     """The URL prefix of a PostgreSQL server of this test run."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not programs:
-        # In CI a missing server is a mistake in the setup, not a reason to test less.
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
-            "no PostgreSQL server programs under /usr/lib/postgresql"
-        )
+    initdb = program("initdb", package="postgresql", also_in="/usr/lib/postgresql/*/bin")
     pytest.importorskip("psycopg")
     # Not below pytest's own folder, which the user `postgres` may not enter.
     folder = Path(tempfile.mkdtemp(prefix="ragassets-postgresql-"))
@@ -58,13 +54,13 @@ def postgresql_server() -> Iterator[str]:
     if is_root:
         shutil.chown(folder, "postgres")
     data, port = folder / "data", free_port()
-    control = [*prefix, str(programs[-1].with_name("pg_ctl")), "-D", str(data), "-w"]
+    control = [*prefix, str(initdb.with_name("pg_ctl")), "-D", str(data), "-w"]
     options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c fsync=off"
 
     def run(*command: str) -> None:
         subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
 
-    run(*prefix, str(programs[-1]), "-D", str(data), "-A", "trust", "-U", "test", "-E", "UTF8")
+    run(*prefix, str(initdb), "-D", str(data), "-A", "trust", "-U", "test", "-E", "UTF8")
     run(*control, "-l", str(folder / "log"), "-o", options, "start")
     try:
         yield f"postgresql+psycopg://test:secret@127.0.0.1:{port}"
@@ -235,6 +231,7 @@ def test_the_migrations_build_the_schema_of_the_model(catalog: Catalog, url: str
     assert revision == "0001"
 
 
+@pytest.mark.slow
 def test_processes_that_migrate_at_once_all_succeed(url: str) -> None:
     """`ragassets ingest` and the Dagster daemon may start in the same second."""
     code = (

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragassets.adapters.landing_zone import LandingZone
-from ragassets.adapters.object_storage import first_line, open_root
+from ragassets.adapters.object_storage import one_line, open_root
 from ragassets.errors import ConfigurationError, StorageUnavailableError, SystemResourceError
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -151,7 +151,7 @@ def test_a_local_root_is_created_from_a_path_or_a_uri(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "root", ["ftp://host/path", "s3://", "root/100%", "root/a*b", "root/env=a"]
+    "root", ["ftp://host/path", "s3://", "s3://b/my data", "root/100%", "root/a*b", "root/env=a"]
 )
 def test_an_address_that_cannot_work_is_a_configuration_error(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -187,5 +187,8 @@ def test_remote_roots_open_without_a_connection(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_message_holds_no_signature() -> None:
     """Object stores put the whole request URL into their errors."""
-    error = OSError("GET https://b/k?X-Amz-Signature=abc&sig=def&x=1 failed\nrest")
-    assert first_line(error) == "GET https://b/k?X-Amz-Signature=***&sig=***&x=1 failed"
+    error = OSError(
+        "GET https://b/k?X-Amz-Signature=abc&sig=def&x=1 failed\n rest\nDebug source:\nx"
+    )
+    assert one_line(OSError("a\n \x1b[31m↳\x1b[0m b")) == "a: b"
+    assert one_line(error) == "GET https://b/k?X-Amz-Signature=***&sig=***&x=1 failed rest"

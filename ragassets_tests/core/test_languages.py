@@ -87,7 +87,9 @@ def test_other_scripts_decide_even_in_short_texts(text: str, language: str) -> N
     assert detect_language(text).language == language
 
 
-@pytest.mark.parametrize("text", ["", "   ", "42", "OK", "1,200.00\t3,400.00", "https://a.b/c", "…"])
+@pytest.mark.parametrize(
+    "text", ["", "   ", "42", "OK", "1,200.00\t3,400.00", "https://a.b/c", "…"]
+)
 def test_nothing_to_go_by_is_answered_with_none(text: str) -> None:
     """A table of figures must not be rejected as Welsh."""
     assert detect_language(text) == LanguageGuess(None, 0.0)
@@ -107,7 +109,14 @@ def test_a_long_text_is_judged_by_more_than_its_start() -> None:
 
 @pytest.mark.parametrize(
     ("code", "expected"),
-    [("EN", "en"), ("pt_BR", "pt"), ("zh-Hant-TW", "zh"), ("deu", "de"), ("nb", "no"), ("iw", "he")],
+    [
+        ("EN", "en"),
+        ("pt_BR", "pt"),
+        ("zh-Hant-TW", "zh"),
+        ("deu", "de"),
+        ("nb", "no"),
+        ("iw", "he"),
+    ],
 )
 def test_language_codes_in_common_spellings_mean_the_same(code: str, expected: str) -> None:
     assert normalize_language_code(code) == expected

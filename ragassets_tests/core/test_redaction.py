@@ -41,7 +41,8 @@ def test_national_telephone_numbers_need_their_region() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["ISBN 978-3-16-148410-0", "192.168.10.100", "1 + 2 = 3", "2024-12-05 10:15:00", "+/- 5"]
+    "text",
+    ["ISBN 978-3-16-148410-0", "192.168.10.100", "1 + 2 = 3", "2024-12-05 10:15:00", "+/- 5"],
 )
 def test_other_numbers_are_no_telephone_numbers(text: str) -> None:
     assert redact(text, ["phone"], phone_region="DE") == (text, {})

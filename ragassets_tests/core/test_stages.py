@@ -1,15 +1,16 @@
-"""The engine under fire: any edits, failures, crashes and rivals, then the state of a fresh build."""
+"""The engine under fire: edits, failures, crashes and rivals, then the state of a fresh build."""
 
 import errno
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -129,7 +130,9 @@ class InMemoryCheckpoints:
     def clear(self, name: str, partitions: Collection[str]) -> None:
         """Drop the parts of these shards only."""
         self.parts[name] = [
-            part for part in self.parts.get(name, []) if not set(part["source_shard"]) <= set(partitions)
+            part
+            for part in self.parts.get(name, [])
+            if not set(part["source_shard"]) <= set(partitions)
         ]
 
 
@@ -182,11 +185,13 @@ class World:
         else:
             upstream = STAGES[STAGES.index(stage) - 1]
             frame = self.state(upstream, shards).outputs
-            frame = frame.with_columns(pl.lit(v).alias(k) for k, v in DIMENSIONS[stage.name].items())
-        hashed = with_input_hash(frame.drop("input_hash", strict=False), self.fingerprints[stage.name], "text")
-        return hashed.select(*stage.identity, "text", "input_hash") if stage is not VECTORS else (
-            hashed.select(*stage.identity, "text", "input_hash")
+            frame = frame.with_columns(
+                pl.lit(v).alias(k) for k, v in DIMENSIONS[stage.name].items()
+            )
+        hashed = with_input_hash(
+            frame.drop("input_hash", strict=False), self.fingerprints[stage.name], "text"
         )
+        return hashed.select(*stage.identity, "text", "input_hash")
 
     def compute(
         self, stage: Stage, inputs: pl.DataFrame, *, batch_size: int, die_after: int | None
@@ -195,7 +200,9 @@ class World:
 
         def one(key: str) -> tuple[str, list[dict[str, object]] | Failure]:
             self.calls.append(key)
-            return key, attempt(lambda row: self.make(stage, row), rows[key], key=key, stage=stage.name)
+            return key, attempt(
+                lambda row: self.make(stage, row), rows[key], key=key, stage=stage.name
+            )
 
         def all_of(keys: list[str]) -> Iterator[Outcome]:
             assert keys
@@ -240,6 +247,7 @@ class World:
         batch_size: int = 2,
         redriven: Collection[str] = (),
         die_after: int | None = None,
+        is_checked: bool = True,
     ) -> dict[str, StageReport]:
         """Run one stage over some shards and check everything that one run must hold."""
         self.n_runs += 1
@@ -262,6 +270,8 @@ class World:
             tables=self.tables,
             context=context,
         )
+        if not is_checked:
+            return reports
         after = self.state(stage, shards)
         check_attempts(stage, before, after)
         check_keeping(stage, before, after)
@@ -405,6 +415,11 @@ class Life(RuleBasedStateMachine):
     def write(self, name: str, text: str) -> None:
         self.world.documents[name] = text
 
+    @rule(stage=stages, name=document_ids, text=texts, shards=shard_lists)
+    def write_and_run_one(self, stage: Stage, name: str, text: str, shards: list[str]) -> None:
+        self.edit_and_bring(name, text, stage)
+        self.world.run(stage, shards)
+
     @rule(name=document_ids)
     def delete(self, name: str) -> None:
         self.world.documents.pop(name, None)
@@ -440,40 +455,51 @@ class Life(RuleBasedStateMachine):
             self.world.state(stage).outputs[stage.key]
         )
 
-    @rule(stage=stages, n_commits=st.integers(0, 1), after=st.booleans())
-    def die_at_a_commit(self, stage: Stage, n_commits: int, after: bool) -> None:
+    def edit_and_bring(self, name: str, text: str, stage: Stage) -> None:
+        """Edit a document and run every stage before the given one."""
+        self.world.documents[name] = text
+        for upstream in STAGES[: STAGES.index(stage)]:
+            self.world.run(upstream)
+
+    @rule(
+        stage=stages,
+        n_commits=st.integers(0, 1),
+        after=st.booleans(),
+        name=document_ids,
+        text=texts,
+    )
+    def die_at_a_commit(
+        self, stage: Stage, n_commits: int, after: bool, name: str, text: str
+    ) -> None:
+        self.edit_and_bring(name, text, stage)
         self.world.tables.interrupt(n_commits, kill, after=after)
-        try:
+        with suppress(KilledError):
             self.world.run(stage)
-        except KilledError:
-            pass
         self.world.tables.interruptions.clear()
 
     @rule(stage=stages, n_done=st.integers(0, 3), batch_size=batch_sizes)
     def die_while_computing(self, stage: Stage, n_done: int, batch_size: int) -> None:
         n_commits = self.world.tables.n_commits
-        try:
+        with suppress(KilledError):
             self.world.run(stage, batch_size=batch_size, die_after=n_done)
-        except KilledError:
-            assert self.world.tables.n_commits == n_commits
+            return
+        assert self.world.tables.n_commits == n_commits
 
-    @rule(stage=stages, n_commits=st.integers(0, 1), name=document_ids, text=texts)
-    def lose_to_a_rival(self, stage: Stage, n_commits: int, name: str, text: str) -> None:
-        """Another run reads newer documents and commits right before the n-th commit of this one."""
-        world = self.world
+    @rule(stage=stages, n_commits=st.integers(0, 1), name=document_ids, text=texts, newer=texts)
+    def lose_to_a_rival(
+        self, stage: Stage, n_commits: int, name: str, text: str, newer: str
+    ) -> None:
+        """Another run reads a newer document and commits right before a commit of this one."""
+        self.edit_and_bring(name, text, stage)
 
         def rival() -> None:
-            world.documents[name] = text
-            for each in STAGES[: STAGES.index(stage) + 1]:
-                world.run(each)
+            self.edit_and_bring(name, newer, stage)
+            self.world.run(stage, is_checked=False)
 
-        world.tables.interrupt(n_commits, rival)
-        try:
-            world.run(stage)
-        except (ConcurrentWriteError, AssertionError):
-            # Without a conflict the checks of the outer run speak of inputs of before.
-            pass
-        world.tables.interruptions.clear()
+        self.world.tables.interrupt(n_commits, rival)
+        with suppress(ConcurrentWriteError):
+            self.world.run(stage, is_checked=False)
+        self.world.tables.interruptions.clear()
 
     @rule(stage=stages)
     def run_twice(self, stage: Stage) -> None:
@@ -502,5 +528,545 @@ class Life(RuleBasedStateMachine):
             assert self.world.versions(stage) == fresh.versions(stage)
 
 
-Life.TestCase.settings = settings(max_examples=20, stateful_step_count=12, deadline=None)
+Life.TestCase.settings = settings(
+    max_examples=20, stateful_step_count=12, deadline=None, phases=[Phase.generate, Phase.shrink]
+)
 TestAnyLifeEndsInTheStateOfAFreshBuild = Life.TestCase
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    documents=st.dictionaries(document_ids, texts, min_size=1),
+    edits=st.dictionaries(document_ids, texts),
+    order=st.permutations(SHARDS),
+    batch_size=batch_sizes,
+)
+def test_order_batches_and_grouping_of_partitions_do_not_matter(
+    documents: dict[str, str], edits: dict[str, str], order: list[str], batch_size: int
+) -> None:
+    """Dagster groups partitions as it likes; a data version must not tell how."""
+    together, apart = World(dict(documents)), World(dict(reversed(documents.items())))
+    together.run_all()
+    for shard in order:
+        for stage in STAGES:
+            apart.run(stage, [shard], batch_size=batch_size)
+    together.documents |= edits
+    apart.documents |= edits
+    together.run_all(batch_size=4)
+    for stage in STAGES:
+        for shard in reversed(order):
+            apart.run(stage, [shard], batch_size=1)
+    assert together.content() == apart.content()
+    for stage in STAGES:
+        assert together.versions(stage) == apart.versions(stage)
+
+
+def world_of(*texts: str) -> World:
+    """Documents d0, d1, … run through all stages."""
+    world = World({f"d{number}": text for number, text in enumerate(texts)})
+    world.run_all()
+    return world
+
+
+def test_a_changed_fingerprint_recomputes_its_stage_and_only_what_changed_content_reaches() -> None:
+    """A new code version that makes the same text must cost no embedding."""
+    world = world_of("a b", "c", "d a")
+    before = {stage.name: world.versions(stage) for stage in STAGES}
+    world.fingerprints["chunks"] = "v2"
+    world.run(DOCUMENTS)
+    assert world.calls == []
+    world.run(CHUNKS)
+    assert world.calls == ["d0", "d1", "d2"]
+    world.run(VECTORS)
+    assert world.calls == []
+    assert {stage.name: world.versions(stage) for stage in STAGES} == before
+
+    world.fingerprints["documents"], world.flavours["documents"] = "v2", " b"
+    world.run(DOCUMENTS)
+    assert world.calls == ["d0", "d1", "d2"]
+    world.run(CHUNKS)
+    assert world.calls == ["d0", "d1", "d2"]
+    world.run(VECTORS)
+    assert world.calls == ["d0-b-2", "d1-b-1", "d2-b-2"]
+
+
+def test_one_edited_paragraph_computes_one_vector_and_a_shrunk_document_leaves_no_orphan() -> None:
+    """Cost follows change, and no row of a longer past stays searchable."""
+    world = world_of("a b c", "a b")
+    world.documents["d0"] = "a d"
+    world.run_all()
+    assert world.calls == ["d0-d-1"]
+    assert world.run(VECTORS)["s-0"].n_rows == 2
+    assert sorted(world.state(VECTORS).outputs["chunk_id"]) == [
+        "d0-a-0",
+        "d0-d-1",
+        "d1-a-0",
+        "d1-b-1",
+    ]
+
+
+def test_a_transient_failure_is_tried_again_up_to_the_limit_and_then_parked() -> None:
+    """For ever trying costs money; giving up at once loses documents to a short outage."""
+    world = World({"d0": "a", "d1": "b"}, down={("documents", "a")})
+    tried: list[int] = []
+    for _ in range(5):
+        world.run(DOCUMENTS)
+        tried.append(len(world.calls))
+    assert tried == [2, 1, 1, 0, 0]
+    row = world.state(DOCUMENTS).failures.row(0, named=True)
+    assert (row["attempts"], row["is_transient"], row["error_reason"]) == (
+        3,
+        True,
+        "source_unavailable",
+    )
+    assert (row["first_failed_at"].hour, row["last_failed_at"].hour) == (1, 3)
+    assert row["failed_run_id"] == "run-3"
+    world.down.clear()
+    world.run(DOCUMENTS)
+    assert world.calls == []
+    world.run(DOCUMENTS, redriven=["d0"])
+    assert world.calls == ["d0"]
+    assert world.state(DOCUMENTS).failures.is_empty()
+
+
+def test_a_poison_document_is_not_tried_again_until_input_fingerprint_or_redrive() -> None:
+    """A file that kills its parser must not be parsed every few minutes for ever."""
+    world = world_of("D", "a")
+    world.run(DOCUMENTS)
+    assert world.calls == []
+    world.run(DOCUMENTS, redriven=["d0", "d1", "unknown"])
+    assert world.calls == ["d0"]
+    assert world.state(DOCUMENTS).failures["attempts"].to_list() == [2]
+    world.fingerprints["documents"] = "v2"
+    world.run(DOCUMENTS)
+    assert world.calls == ["d0", "d1"]
+    assert world.state(DOCUMENTS).failures["attempts"].to_list() == [1]
+    world.documents["d0"] = "D D"
+    world.run(DOCUMENTS)
+    assert world.calls == ["d0"]
+
+
+def test_an_edit_taken_back_clears_the_failure_without_computing() -> None:
+    """The old output is of the input of now again; a dead letter for it would be a lie."""
+    world = world_of("a")
+    world.documents["d0"], world.down = "b", {("documents", "b")}
+    world.run(DOCUMENTS)
+    assert world.state(DOCUMENTS).failures.height == 1
+    world.documents["d0"] = "a"
+    world.run(DOCUMENTS)
+    assert world.calls == []
+    assert world.state(DOCUMENTS).failures.is_empty()
+
+
+def test_old_vectors_of_a_document_stay_while_one_of_its_new_ones_fails_transiently() -> None:
+    """Half a document in the index is worse than yesterday's whole one."""
+    world = world_of("a b c")
+    world.documents["d0"], world.down = "a d V", {("vectors", "d")}
+    world.run_all()
+    standing = set(world.state(VECTORS).outputs["chunk_id"])
+    assert standing == {"d0-a-0", "d0-b-1", "d0-c-2"}
+    for _ in range(MAX_ATTEMPTS):
+        world.run(VECTORS)
+    n_commits = world.tables.n_commits
+    assert world.run(VECTORS)["s-0"].n_removed == 0
+    assert world.tables.n_commits == n_commits, "a parked failure must not cost a commit a run"
+    world.settle()
+    assert set(world.state(VECTORS).outputs["chunk_id"]) == {"d0-a-0", "d0-d-1"}
+
+
+def test_old_rows_that_failed_for_good_stay_until_their_group_is_whole_again() -> None:
+    """The permanent failure of one chunk is no reason to tear a hole into a pending document."""
+    world = world_of("a b")
+    world.fingerprints["vectors"], world.down = "v2", {("vectors", "b")}
+    make = world.make
+
+    def refuse_a(stage: Stage, row: dict[str, str]) -> list[dict[str, object]]:
+        if stage is VECTORS and row["text"] == "a":
+            raise StageError(stage="vectors", subject=row["chunk_id"], detail="refused")
+        return make(stage, row)
+
+    world.make = refuse_a  # type: ignore[method-assign]
+    world.run(VECTORS)
+    assert sorted(world.state(VECTORS).outputs["chunk_id"]) == ["d0-a-0", "d0-b-1"]
+    world.down.clear()
+    world.run(VECTORS)
+    assert world.state(VECTORS).outputs["chunk_id"].to_list() == ["d0-b-1"]
+
+
+def test_a_crash_between_the_commits_of_failures_and_outputs_leaves_no_old_output() -> None:
+    """The failure is recorded, the old chunks still stand: the next run must notice."""
+    world = world_of("a b")
+    world.documents["d0"] = "C"
+    world.run(DOCUMENTS)
+    world.tables.interrupt(1, kill)
+    with pytest.raises(KilledError):
+        world.run(CHUNKS)
+    assert world.state(CHUNKS).outputs.height == 2
+    assert world.state(CHUNKS).failures.height == 1
+    world.run(CHUNKS)
+    assert world.calls == []
+    assert world.state(CHUNKS).outputs.is_empty()
+
+
+def test_a_dead_letter_is_dropped_when_a_rival_made_the_output_from_the_same_input() -> None:
+    """Failures of one run beside outputs of another: what was made counts."""
+    world = world_of("a")
+    world.documents["d0"], world.down = "b", {("chunks", "b")}
+    world.run(DOCUMENTS)
+
+    def rival() -> None:
+        world.down.clear()
+        snapshot = world.tables.snapshot(CHUNKS.failures)
+        world.tables.replace(snapshot, world.partitions(CHUNKS), CHUNKS.failures.empty_frame())
+        world.run(CHUNKS, is_checked=False)
+
+    failed_first = world.tables.n_commits
+    world.run(CHUNKS)
+    assert world.tables.n_commits == failed_first + 1, "outputs did not change"
+    failures = world.state(CHUNKS).failures
+    rival()
+    snapshot = world.tables.snapshot(CHUNKS.failures)
+    world.tables.replace(snapshot, world.partitions(CHUNKS), failures)
+    world.run(CHUNKS)
+    assert world.calls == []
+    assert world.state(CHUNKS).failures.is_empty()
+    assert world.state(CHUNKS).outputs["text"].to_list() == ["b"]
+
+
+def test_a_stale_writer_loses_and_leaves_the_winner_alone() -> None:
+    """Two runs of one partition: the later commit would bring back what the first one removed."""
+    world = world_of("a")
+    world.documents["d0"] = "b"
+
+    def rival() -> None:
+        world.documents["d0"] = "c"
+        world.run(DOCUMENTS, is_checked=False)
+
+    world.tables.interrupt(0, rival)
+    with pytest.raises(ConcurrentWriteError):
+        world.run(DOCUMENTS)
+    assert world.state(DOCUMENTS).outputs["text"].to_list() == ["c"]
+    world.run_all()
+    assert world.content() == world.fresh().content()
+
+
+@pytest.mark.parametrize("n_outcomes", [0, 1, 2, 3])
+def test_a_killed_stage_resumes_from_its_checkpoint_and_clears_it(n_outcomes: int) -> None:
+    """An hour of embedding must not be done twice; texts that repeat must not lose a row."""
+    world = World({"d0": "a a", "d1": "b", "d2": "c C", "d3": "d d d"})
+    world.checkpoints = InMemoryCheckpoints()
+    world.run(DOCUMENTS)
+    with pytest.raises(KilledError):
+        world.run(CHUNKS, batch_size=1, die_after=n_outcomes)
+    finished = {"d0", "d1", "d3"} & {f"d{number}" for number in range(n_outcomes)}
+    reports = world.run(CHUNKS, batch_size=3)
+    assert set(world.calls) == {"d0", "d1", "d2", "d3"} - finished
+    assert sum(report.n_computed for report in reports.values()) == 3
+    assert world.checkpoints.load("chunks/words") is None
+    assert sorted(world.state(CHUNKS).outputs["chunk_id"]) == [
+        "d0-a-0", "d0-a-1", "d1-b-0", "d3-d-0", "d3-d-1", "d3-d-2",
+    ]  # fmt: skip
+
+
+def test_a_checkpoint_of_another_input_is_ignored() -> None:
+    """The document was edited while the run was dead."""
+    world = World({"d0": "a", "d1": "b"}, checkpoints=InMemoryCheckpoints())
+    with pytest.raises(KilledError):
+        world.run(DOCUMENTS, batch_size=1, die_after=1)
+    world.documents["d0"] = "c"
+    world.run(DOCUMENTS)
+    assert world.calls == ["d0", "d1"]
+    assert sorted(world.state(DOCUMENTS).outputs["text"]) == ["b", "c"]
+
+
+def test_a_checkpoint_that_two_runs_filled_gives_each_row_once() -> None:
+    """Two runs of the same shard may both die; the rows of one of them are enough."""
+    world = World({"d0": "a a"}, checkpoints=InMemoryCheckpoints())
+    world.run(DOCUMENTS)
+    checkpoints = world.checkpoints
+    assert checkpoints is not None
+    for _ in range(2):
+        world.tables.interrupt(0, kill)
+        with pytest.raises(KilledError):
+            world.run(CHUNKS)
+        held = checkpoints.parts.pop("chunks/words")
+    checkpoints.parts["chunks/words"] = [
+        held[0], held[0].with_columns(pl.lit("other run").alias("run_id"))
+    ]  # fmt: skip
+    world.run(CHUNKS)
+    assert world.calls == []
+    assert sorted(world.state(CHUNKS).outputs["chunk_id"]) == ["d0-a-0", "d0-a-1"]
+
+
+def test_a_checkpoint_of_an_older_version_with_other_columns_is_ignored() -> None:
+    """An upgrade between crash and restart must not leave a stage that cannot start."""
+    world = World({"d0": "a"}, checkpoints=InMemoryCheckpoints())
+    assert world.checkpoints is not None
+    world.checkpoints.append(
+        "documents", pl.DataFrame({"document_id": ["d0"], "source_shard": "s-0", "input_hash": "x"})
+    )
+    world.run(DOCUMENTS)
+    assert world.calls == ["d0"]
+
+
+def test_documents_that_move_to_other_shards_are_found_there_once() -> None:
+    """`shards: 3` becomes 2: rows left in the old shard would be read twice or never."""
+    world = world_of("a", "b", "a c", "d", "D", "V a")
+    world.n_shards = 2
+    world.run_all()
+    assert world.content() == world.fresh().content()
+    assert world.state(DOCUMENTS, ["s-2"]).outputs.is_empty()
+    world.n_shards = 3
+    for stage in STAGES:
+        for shard in SHARDS:
+            world.run(stage, [shard])
+    assert world.content() == world.fresh().content()
+
+
+def test_an_inline_stage_of_several_rows_a_key_keeps_one_failure() -> None:
+    """Each old row carries the failure's columns; read back they must not multiply."""
+    stage = Stage("parts", CHUNKS.content, "document_id", CHUNKS.identity, CHUNKS.partition_by)
+    partitions = [{"source_shard": "s", "chunking": "c"}]
+    tables, flaky = InMemoryTables(), Failure("d", "service", "r", "E", "m", "t", is_transient=True)
+    row = {"document_id": "d", "source_shard": "s", "chunking": "c", "output_hash": "o"}
+    rows = [row | {"chunk_id": str(number), "text": ""} for number in range(3)]
+    for attempt_number, result in enumerate((rows, flaky, flaky, rows[:1])):
+        inputs = pl.DataFrame([row]).drop("output_hash")
+        report = run_stage(
+            stage,
+            partitions,
+            inputs.with_columns(input_hash=pl.lit("new" if attempt_number else "old")),
+            lambda _keys, result=result: outcomes_in_batches([("d", result)], stage, batch_size=1),
+            tables=tables,
+            context=RunContext("r", lambda: datetime(2026, 1, 1, tzinfo=UTC)),
+        )["s"]
+        table = tables.read(stage.outputs)
+        assert table.height == report.n_rows == (3 if attempt_number < 3 else 1)
+        assert report.n_failed == (attempt_number in {1, 2})
+        assert set(table["attempts"]) == {attempt_number or None if attempt_number < 3 else None}
+
+
+def outcome_of(*keys: str, failed: Sequence[str] = (), shard: str = "s-0") -> Outcome:
+    """Rows and failures of DOCUMENTS."""
+    rows = [(key, shard, "text", "hash") for key in keys]
+    frame = pl.DataFrame(
+        rows, schema=["document_id", "source_shard", "text", "output_hash"], orient="row"
+    )
+    return Outcome(
+        frame, [Failure(key, "stage", "r", "E", "m", "t", is_transient=False) for key in failed]
+    )
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        [outcome_of("d0")],
+        [outcome_of("d0", "d1"), outcome_of("d1")],
+        [outcome_of("d0", failed=["d0"]), outcome_of("d1")],
+        [outcome_of("d0", failed=["d1", "d1"])],
+        [outcome_of("d0", "d1", "other")],
+        [outcome_of("d0", "d1", shard="s-1")],
+        [Outcome(outcome_of("d0", "d1").rows.with_columns(output_hash=pl.lit(None, pl.String)))],
+    ],
+    ids=["none", "twice", "both", "failed-twice", "not-asked", "other-shard", "no-hash"],
+)
+def test_a_stage_that_breaks_its_contract_is_refused_before_anything_is_written(
+    outcomes: list[Outcome],
+) -> None:
+    """A forgotten key is a lost document; a key settled twice is a corrupt table."""
+    tables = InMemoryTables()
+    inputs = pl.DataFrame(
+        {"document_id": ["d0", "d1"], "source_shard": "s-0", "input_hash": ["h0", "h1"]}
+    )
+    with pytest.raises(StageError):
+        run_stage(
+            DOCUMENTS,
+            [{"source_shard": "s-0"}, {"source_shard": "s-1"}],
+            inputs,
+            lambda _keys: outcomes,
+            tables=tables,
+            context=RunContext("r", lambda: datetime(2026, 1, 1, tzinfo=UTC)),
+        )
+    assert tables.tables() == []
+
+
+def test_an_input_given_twice_is_refused() -> None:
+    """It would have two input hashes and be computed in every run."""
+    inputs = pl.DataFrame(
+        {"document_id": ["d", "d"], "source_shard": "s", "input_hash": ["1", "2"]}
+    )
+    context = RunContext("r", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    with pytest.raises(StageError, match="twice"):
+        run_stage(
+            DOCUMENTS, [{"source_shard": "s"}], inputs, lambda _: [], tables=InMemoryTables(),
+            context=context,
+        )  # fmt: skip
+
+
+def test_nothing_to_do_writes_nothing() -> None:
+    """Not even an empty table: no partition, no input, no commit."""
+    world = World()
+    world.run_all()
+    assert world.tables.tables() == []
+    context = RunContext("r", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    inputs = world.inputs(DOCUMENTS)
+    assert (
+        run_stage(DOCUMENTS, [], inputs, lambda _: [], tables=world.tables, context=context) == {}
+    )
+
+
+def test_a_failing_retry_writes_the_failures_and_leaves_the_outputs_table_alone() -> None:
+    """Rewriting a partition of vectors because one endpoint is down would be waste."""
+    world = world_of("a b")
+    world.documents["d0"], world.down = "a b c", {("vectors", "c")}
+    world.run_all()
+    version = world.tables.snapshot(VECTORS.outputs).version
+    world.run(VECTORS)
+    assert world.calls == ["d0-c-2"]
+    assert world.tables.snapshot(VECTORS.outputs).version == version
+    assert world.state(VECTORS).failures["attempts"].to_list() == [2]
+
+
+def test_effects_before_the_commit_see_old_and_new_and_stop_it_when_they_fail() -> None:
+    """Points are deleted there: when that fails, the table must still name them."""
+    tables, seen = InMemoryTables(), []
+
+    def run(input_hash: str, *, fails: bool) -> None:
+        def before_commit(old: StageState, new: StageState) -> None:
+            seen.append((old.outputs.height, new.outputs.height))
+            if fails:
+                raise ServiceError(service="store", detail="down")
+
+        inputs = pl.DataFrame(
+            {"document_id": ["d"], "source_shard": "s-0", "input_hash": [input_hash]}
+        )
+        run_stage(
+            DOCUMENTS, [{"source_shard": "s-0"}], inputs, lambda _: [outcome_of("d")],
+            tables=tables, context=RunContext("r", lambda: datetime(2026, 1, 1, tzinfo=UTC)),
+            before_commit=before_commit,
+        )  # fmt: skip
+
+    run("1", fails=False)
+    with pytest.raises(ServiceError):
+        run("2", fails=True)
+    assert tables.read(DOCUMENTS.outputs)["input_hash"].to_list() == ["1"]
+    run("2", fails=False)
+    run("2", fails=True)
+    assert seen == [(0, 1), (1, 1), (1, 1)]
+
+
+SECRET = "password=hunter2"
+
+
+def failing_with(error: BaseException) -> Failure:
+    """The failure that `attempt` makes of an error."""
+
+    def work(_row: str) -> str:
+        raise error
+
+    result = attempt(work, "row", key="d0", stage="parse")
+    assert isinstance(result, Failure)
+    return result
+
+
+def test_foreign_error_texts_and_machine_paths_are_not_recorded() -> None:
+    """Foreign texts may hold secrets or the document; dead letters are read by many."""
+    error = ValueError(SECRET)
+    error.__cause__ = KeyError(SECRET)
+    failure = failing_with(error)
+    assert failure.key == "d0"
+    assert (failure.category, failure.reason, failure.error_type) == (
+        "stage",
+        "stage_crashed",
+        "ValueError",
+    )
+    assert not failure.is_transient
+    assert "hunter2" not in repr(failure)
+    assert not re.search(r"(?<![\w.])/\w", failure.stack_trace)
+    assert "builtins.KeyError" in failure.stack_trace
+    assert re.search(r"^  ragassets/core/stages.py:\d+ in attempt$", failure.stack_trace, re.MULTILINE)
+
+
+def test_stack_traces_name_modules_below_their_import_root() -> None:
+    """`json/decoder.py` helps; the directory in which Python lives does not."""
+    try:
+        pl.DataFrame({"a": [1]}).select("b")
+    except pl.exceptions.PolarsError as error:
+        trace = stack_trace(error)
+    assert re.search(r"^  polars/\S+\.py:\d+ in \w+$", trace, re.MULTILINE)
+    assert "site-packages" not in trace
+    import json
+
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads("{")
+    assert re.search(r"^  json/decoder.py:\d+ in decode$", stack_trace(caught.value), re.MULTILINE)
+
+
+def test_a_circle_of_causes_ends() -> None:
+    """A library that re-raises its own cause must not hang the run."""
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    assert stack_trace(first).splitlines() == ["builtins.ValueError", "builtins.KeyError"]
+
+
+def test_errors_of_one_document_are_recorded_with_our_own_message() -> None:
+    """Our messages name the document and are safe to store."""
+    failure = failing_with(CorruptDocumentError(uri="file:///a.pdf", detail="no pages"))
+    assert (failure.category, failure.reason) == ("document", "corrupt")
+    assert failure.message == "file:///a.pdf: no pages"
+    assert failing_with(SourceUnavailableError(service="s3", detail="503")).is_transient
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        KeyboardInterrupt(),
+        ServiceError(service="embedder", detail="429"),
+        SystemResourceError(resource="disk", detail="full", fix="free some"),
+        ConcurrentWriteError(table="t", partition="p"),
+    ],
+)
+def test_errors_of_the_run_end_it(error: BaseException) -> None:
+    """Kept as failures they would give up one document after the other."""
+    with pytest.raises(type(error)):
+        failing_with(error)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM])
+def test_an_exhausted_machine_ends_the_run_instead_of_every_document(number: int) -> None:
+    """A full disk made every document a dead letter that is never retried."""
+    with pytest.raises(SystemResourceError, match="parse") as caught:
+        failing_with(OSError(number, SECRET))
+    assert "hunter2" not in str(caught.value)
+    assert failing_with(OSError(errno.ENOENT, SECRET)).reason == "stage_crashed"
+
+
+def rows_of(key: str, text: object) -> tuple[str, list[dict[str, object]]]:
+    """One output row of DOCUMENTS."""
+    return key, [{"document_id": key, "source_shard": "s", "text": text, "output_hash": "h"}]
+
+
+def test_rows_that_fit_no_frame_fail_alone() -> None:
+    """JSON may hold a lone surrogate, which no table can store: one dead letter, not a dead run."""
+    results = [rows_of("a", "good"), rows_of("b", "bad \ud800"), ("c", []), rows_of("d", "good")]
+    (outcome,) = outcomes_in_batches(results, DOCUMENTS, batch_size=10)
+    assert outcome.rows["document_id"].to_list() == ["a", "d"]
+    assert [(f.key, f.error_type, f.is_transient) for f in outcome.failures] == [
+        ("b", "UnicodeEncodeError", False),
+        ("c", "StageError", False),
+    ]
+
+
+@given(n_results=st.integers(0, 9), batch_size=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_batches_hold_every_result_once(n_results: int, batch_size: int) -> None:
+    """A result lost between two batches is a document lost."""
+    failure = Failure("x", "stage", "r", "E", "m", "t", is_transient=False)
+    results = [rows_of(str(n), "t") if n % 3 else (str(n), failure) for n in range(n_results)]
+    outcomes = list(outcomes_in_batches(results, DOCUMENTS, batch_size=batch_size))
+    sizes = [outcome.rows.height + len(outcome.failures) for outcome in outcomes]
+    assert sum(sizes) == n_results
+    assert all(size == batch_size for size in sizes[:-1])
+    kept = [key for outcome in outcomes for key in outcome.rows["document_id"]]
+    assert kept == [str(n) for n in range(n_results) if n % 3]

@@ -103,6 +103,7 @@ def test_the_project_queue_runs_one_run_per_shard_and_pools_hold_one(project: Pa
     with open_instance(project) as instance:
         queue = instance.get_concurrency_config().run_queue_config
         pools = instance.get_concurrency_config().pool_config
+        limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
         assert not instance.telemetry_enabled
         assert instance.run_monitoring_enabled
         assert instance.run_retries_enabled
@@ -115,8 +116,20 @@ def test_the_project_queue_runs_one_run_per_shard_and_pools_hold_one(project: Pa
         ("ragassets/source_shard", 1),
     ]
     assert pools.default_pool_limit == 1
+    assert limits == {"embedding": 1, "vector_store": 1}
     assert pools.pool_granularity is not None
     assert pools.pool_granularity.value == "run"
+
+
+def test_a_pool_limit_that_a_person_set_stays(project: Path) -> None:
+    """Two GPUs are a reason to raise a limit in the UI; the next command must not undo it."""
+    with open_instance(project) as instance:
+        instance.event_log_storage.set_concurrency_slots("embedding", 2)
+
+    with open_instance(project) as instance:
+        limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+
+    assert limits == {"embedding": 2, "vector_store": 1}
 
 
 @pytest.mark.parametrize(

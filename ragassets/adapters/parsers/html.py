@@ -9,6 +9,7 @@ from ragassets.adapters.parsers.rows import table_elements
 from ragassets.core import media_types
 from ragassets.core.parsing import Element, ElementKind, ParsedDocument, assemble_document
 from ragassets.core.text_encoding import decode_text
+from ragassets.errors import CorruptDocumentError
 
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -47,6 +48,16 @@ _CONTENT_TAGS = frozenset({"article", "main", "section", "blockquote", "figure"}
 # A table that holds any of these arranges the page instead of data.
 _LAYOUT_CONTENT = "table, h1, h2, h3, h4, h5, h6, pre, ul, ol, article, section"
 
+# Building the tree takes time in the square of its depth: 200,000 nested <div> take minutes.
+# Browsers stop at 512 levels; unclosed tags of honest old pages add up to a few hundred.
+MAX_DEPTH = 5_000
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9:-]*)")
+_SELF_CLOSING_TAGS = frozenset({
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source",
+    "track", "wbr", "p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "colgroup",
+    "option", "optgroup",
+})  # fmt: skip
+
 # Longer preformatted blocks than this are whole documents put into <pre>, not code samples.
 PREFORMATTED_CODE_CHARS = 10_000
 
@@ -65,17 +76,29 @@ class HtmlParser:
         self,
         data: bytes,
         *,
-        uri: str,  # noqa: ARG002  part of the protocol; here nothing can fail
+        uri: str,
         media_type: str,
     ) -> ParsedDocument:
-        """Headings, paragraphs, list items, tables, code and captions of the page."""
+        """Headings, paragraphs, list items, tables, code and captions of the page.
+
+        Raises:
+            CorruptDocumentError: The tags are nested deeper than any page's.
+        """
         declared = _META_CHARSET.search(data[:_META_WINDOW_BYTES])
         charset = declared[1].decode("ascii") if declared else None
-        return parse_html(decode_text(data, declared=charset), self.name, media_type)
+        return parse_html(
+            decode_text(data, declared=charset), uri=uri, parser=self.name, media_type=media_type
+        )
 
 
-def parse_html(text: str, parser: str, media_type: str) -> ParsedDocument:
-    """The document in decoded HTML; `parser` is the name that goes into the result."""
+def parse_html(text: str, *, uri: str, parser: str, media_type: str) -> ParsedDocument:
+    """The document in decoded HTML; `parser` is the name that goes into the result.
+
+    Raises:
+        CorruptDocumentError: The tags are nested deeper than `MAX_DEPTH`.
+    """
+    if _is_too_deep(text):
+        raise CorruptDocumentError(uri=uri, detail=f"tags are nested deeper than {MAX_DEPTH}")
     from selectolax.lexbor import LexborHTMLParser
 
     tree = LexborHTMLParser(text)
@@ -90,6 +113,18 @@ def parse_html(text: str, parser: str, media_type: str) -> ParsedDocument:
         return document
     elements = _PageReader(tree, _UNSEEN).read()
     return assemble_document(elements, media_type=media_type, parser=parser, title=document.title)
+
+
+def _is_too_deep(text: str) -> bool:
+    if text.count("<") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for match in _TAG.finditer(text):
+        if match[2].lower() not in _SELF_CLOSING_TAGS:
+            depth = max(depth - 1, 0) if match[1] else depth + 1
+            if depth > MAX_DEPTH:
+                return True
+    return False
 
 
 class _PageReader:
@@ -107,7 +142,7 @@ class _PageReader:
     def read(self) -> Iterator[Element]:
         """Elements in document order."""
         # A node on the stack is to be opened; a tag name is the end of an open block.
-        stack: list["LexborNode | str"] = [self._root] if self._root else []
+        stack: list[LexborNode | str] = [self._root] if self._root else []
         while stack:
             item = stack.pop()
             if isinstance(item, str):

@@ -31,6 +31,7 @@ _MAX_NESTED_MESSAGES = 20
 class _Contents:
     """What the parts of a message hold."""
 
+    uri: str
     elements: list[Element] = field(default_factory=list[Element])
     attachments: list[str] = field(default_factory=list[str])
     is_encrypted: bool = False
@@ -55,7 +56,7 @@ class EmlParser:
         message = email.message_from_bytes(
             decode_text(data).encode() if b"\0" in data else data, policy=email.policy.default
         )
-        contents = _Contents()
+        contents = _Contents(uri)
         _read_part(message, contents, depth=0)
         metadata = _header_metadata(message)
         subject = metadata.get("subject", "")
@@ -83,7 +84,7 @@ class MsgParser:
         except Exception as error:
             # olefile and oxmsg raise a dozen types on damaged containers.
             raise CorruptDocumentError(uri=uri, detail="not a readable Outlook message") from error
-        contents = _Contents(is_encrypted=_is_encrypted_outlook(message))
+        contents = _Contents(uri, is_encrypted=_is_encrypted_outlook(message))
         _read_body(contents, message.body or "", message.html_body or "")
         for attachment in message.attachments:
             name = attachment.file_name or "attachment"
@@ -182,7 +183,7 @@ def _read_alternatives(part: Message, contents: _Contents, *, depth: int) -> Non
     versions = _subparts(part)
     plain = [item for item in versions if item.get_content_type() == "text/plain"]
     for item in [*plain, *reversed(versions)]:
-        version = _Contents()
+        version = _Contents(contents.uri)
         _read_part(item, version, depth=depth)
         if any(element.text.strip() for element in version.elements) or version.is_encrypted:
             contents.elements.extend(version.elements)
@@ -211,7 +212,8 @@ def _add_text(contents: _Contents, text: str, kind: str, name: str | None) -> No
     if name and text.strip():
         contents.elements.append(Element("caption", name))
     if kind == media_types.HTML:
-        contents.elements.extend(parse_html(text, "", media_types.HTML).elements)
+        page = parse_html(text, uri=contents.uri, parser="", media_type=media_types.HTML)
+        contents.elements.extend(page.elements)
     else:
         contents.elements.extend(split_paragraphs(text))
 

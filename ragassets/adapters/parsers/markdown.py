@@ -29,7 +29,7 @@ class MarkdownParser:
         self,
         data: bytes,
         *,
-        uri: str,  # noqa: ARG002  part of the protocol; here nothing can fail
+        uri: str,
         media_type: str,
     ) -> ParsedDocument:
         """Headings, paragraphs, list items, tables and code of the page."""
@@ -39,7 +39,7 @@ class MarkdownParser:
 
         tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(body)
         return assemble_document(
-            _TokenReader().read(tokens),
+            _TokenReader(uri).read(tokens),
             media_type=media_type,
             parser=self.name,
             title=metadata.get("title") or _first_heading(tokens),
@@ -92,7 +92,8 @@ def _first_heading(tokens: Sequence["Token"]) -> str | None:
 class _TokenReader:
     """Elements of a flat token stream; keeps what is open around the current token."""
 
-    def __init__(self) -> None:
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
         self._heading_level: int | None = None
         self._n_open_lists = 0
         self._rows: list[list[str]] = []
@@ -106,7 +107,9 @@ class _TokenReader:
             elif token.type in ("fence", "code_block"):
                 yield Element("code", token.content)
             elif token.type == "html_block":
-                yield from parse_html(token.content, "", media_types.HTML).elements
+                yield from parse_html(
+                    token.content, uri=self._uri, parser="", media_type=media_types.HTML
+                ).elements
             elif token.type == "table_close":
                 self._is_in_table = False
                 yield from table_elements(self._rows)

@@ -48,7 +48,12 @@ class PandocParser:
         except subprocess.TimeoutExpired as error:
             detail = f"pandoc took longer than {_TIMEOUT_SECONDS} s"
             raise CorruptDocumentError(uri=uri, detail=detail) from error
-        return parse_html(result.stdout.decode("utf-8", "replace"), self.name, media_type)
+        return parse_html(
+            result.stdout.decode("utf-8", "replace"),
+            uri=uri,
+            parser=self.name,
+            media_type=media_type,
+        )
 
 
 def _find_pandoc(uri: str) -> str:

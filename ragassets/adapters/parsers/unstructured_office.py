@@ -31,7 +31,6 @@ _MODULE_OF_TYPE = {
     media_types.RST: "rst",
     media_types.ORG: "org",
     media_types.XML: "xml",
-    media_types.HTML: "html",
 }
 _KIND_OF_CATEGORY: dict[str, ElementKind] = {
     "Title": "title",
@@ -60,7 +59,7 @@ class UnstructuredParser:
         self,
         data: bytes,
         *,
-        uri: str,  # noqa: ARG002  part of the protocol; the chain names the document
+        uri: str,
         media_type: str,
     ) -> ParsedDocument:
         """Elements as `unstructured` classifies them.
@@ -72,7 +71,9 @@ class UnstructuredParser:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             items = cast("Sequence[Any]", partition(file=io.BytesIO(data)))
-        return assemble_document(_convert_items(items), media_type=media_type, parser=self.name)
+        return assemble_document(
+            _convert_items(items, uri), media_type=media_type, parser=self.name
+        )
 
 
 def _load_partition(name: str) -> Callable[..., object]:
@@ -120,13 +121,13 @@ def load_spacy_model() -> object:
     )
 
 
-def _convert_items(items: Sequence[Any]) -> Iterator[Element]:
+def _convert_items(items: Sequence[Any], uri: str) -> Iterator[Element]:
     for item in items:
         kind = _KIND_OF_CATEGORY.get(str(item.category), "text")
         metadata = item.metadata
         html: str | None = getattr(metadata, "text_as_html", None)
         if kind == "table" and html:
-            yield from parse_html(html, "", media_types.HTML).elements
+            yield from parse_html(html, uri=uri, parser="", media_type=media_types.HTML).elements
             continue
         depth: int | None = getattr(metadata, "category_depth", None)
         level = depth + 1 if kind == "title" and depth is not None else None

@@ -1,0 +1,40 @@
+"""`chunks`: spans of surviving documents under each chunking."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from ragassets.defs.assets.stage_asset import build_stage_asset
+from ragassets.defs.partitions import CHUNKING, Partitions
+
+if TYPE_CHECKING:
+    from ragassets.adapters.workspace import Workspace
+    from ragassets.core.stages import RunContext, Stage, StageReport
+
+
+def build_chunks(partitions: Partitions) -> dg.AssetsDefinition:
+    """The asset, one partition a source shard and chunking."""
+    return build_stage_asset(
+        name="chunks",
+        description="Chunks of the surviving documents under one chunking, with their place in the clean text.",
+        group="ingestion",
+        kinds={"python", "deltalake"},
+        partitions_def=partitions.chunks,
+        deps=[
+            dg.AssetDep("unique_documents", partition_mapping=partitions.shard_dimension),
+            dg.AssetDep("clean_documents", partition_mapping=partitions.shard_dimension),
+        ],
+        update=_update,
+        dimension=CHUNKING,
+        backfill_policy=dg.BackfillPolicy.multi_run(16),
+    )
+
+
+def _update(
+    workspace: "Workspace", chunking: str, shards: Sequence[str], context: "RunContext"
+) -> "tuple[Stage, Mapping[str, StageReport]]":
+    from ragassets.core.asset_tables import CHUNKS
+    from ragassets.stages.chunks import update_chunks
+
+    return CHUNKS, update_chunks(workspace, chunking, shards, context)

@@ -1,0 +1,40 @@
+"""`indexed_chunks`: the points of each index version's collection."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from ragassets.defs.assets.stage_asset import build_stage_asset
+from ragassets.defs.partitions import INDEX_VERSION, Partitions
+
+if TYPE_CHECKING:
+    from ragassets.adapters.workspace import Workspace
+    from ragassets.core.stages import RunContext, Stage, StageReport
+
+
+def build_indexed_chunks(partitions: Partitions) -> dg.AssetsDefinition:
+    """The asset, one partition a source shard and index version."""
+    return build_stage_asset(
+        name="indexed_chunks",
+        description="Points of one index version's collection: written, verified, then the old ones deleted.",
+        group="indexing",
+        kinds={"qdrant", "deltalake"},
+        partitions_def=partitions.indexed_chunks,
+        deps=[
+            dg.AssetDep("embeddings", partition_mapping=partitions.embeddings_to_indexed_chunks),
+        ],
+        update=_update,
+        dimension=INDEX_VERSION,
+        pool="vector_store",
+        backfill_policy=dg.BackfillPolicy.multi_run(64),
+    )
+
+
+def _update(
+    workspace: "Workspace", index_version: str, shards: Sequence[str], context: "RunContext"
+) -> "tuple[Stage, Mapping[str, StageReport]]":
+    from ragassets.core.asset_tables import INDEXED_CHUNKS
+    from ragassets.stages.indexed_chunks import update_indexed_chunks
+
+    return INDEXED_CHUNKS, update_indexed_chunks(workspace, index_version, shards, context)

@@ -1,0 +1,305 @@
+"""An ingestion, a build or a move of an alias as Dagster runs in this process.
+
+The runs go to the project's instance, so the UI shows them with their partitions and metadata.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster import DagsterInstance, ExecuteInProcessResult
+
+from ragassets.config import Config
+from ragassets.defs import jobs, metadata
+from ragassets.defs.assets.source_objects import CONFIRM_DELETIONS_TAG, SOURCES_TAG
+from ragassets.defs.instance import fail_abandoned_runs, worker_tags
+from ragassets.defs.resources import WorkspaceResource
+from ragassets.defs.runtime import DEFER_EVENTS_TAG, PROGRESS
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, its inputs done and its inputs to do."""
+
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+
+DOCUMENT_STAGES = (*jobs.PHASES[jobs.PROCESS_DOCUMENTS], *jobs.PHASES[jobs.DECIDE_DUPLICATES])
+
+_QUIET: Mapping[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""The UI has the log of every event; a terminal gets progress bars instead."""
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingestion did, in the numbers of its materializations."""
+
+    n_runs: int
+    n_discovered: int
+    counts: Mapping[str, Mapping[str, int]]
+    """Asset to count to number, summed over the partitions."""
+    n_tried: int
+    """Documents that any document stage computed or failed."""
+    n_new_dead_letters: int
+    n_dead_letters: int
+    seconds: float
+    problems: tuple[str, ...] = field(default=())
+    """What needs attention: refused deletions, sources out of reach, versions not sealed."""
+
+    def as_json(self) -> dict[str, object]:
+        """The public shape of DESIGN section 9."""
+        count = self._count
+        indexed = "indexed_chunks"
+        return {
+            "runs": self.n_runs,
+            "documents": {
+                "discovered": self.n_discovered,
+                "computed": self.n_tried - min(self.n_tried, self.n_new_dead_letters),
+                "reused": self.n_discovered - min(self.n_discovered, self.n_tried),
+                "removed": count("raw_documents", metadata.N_REMOVED),
+                "dead_lettered": self.n_new_dead_letters,
+                "dead_letters": self.n_dead_letters,
+            },
+            "chunks": {
+                "documents_chunked": count("chunks", metadata.N_COMPUTED),
+                "documents_reused": count("chunks", metadata.N_REUSED),
+                "total": count("chunks", metadata.ROW_COUNT),
+            },
+            "embeddings": {
+                "computed": count("embeddings", metadata.N_COMPUTED),
+                "reused": count("embeddings", metadata.N_REUSED),
+                "removed": count("embeddings", metadata.N_REMOVED),
+                "failed": count("embeddings", metadata.N_FAILED),
+            },
+            "indexed_chunks": {
+                "upserted": count(indexed, metadata.N_COMPUTED),
+                "reused": count(indexed, metadata.N_REUSED),
+                "deleted": count(indexed, metadata.N_REMOVED),
+            },
+            "seconds": round(self.seconds, 3),
+            "problems": list(self.problems),
+        }
+
+    def _count(self, asset: str, name: str) -> int:
+        return self.counts.get(asset, {}).get(name, 0)
+
+
+def ingest(
+    resource: WorkspaceResource,
+    instance: DagsterInstance,
+    sources: Sequence[str],
+    *,
+    confirmed: Sequence[str] = (),
+    index_versions: Sequence[str] | None = None,
+    progress: Progress,
+) -> IngestReport:
+    """Discover, then run every stage up to the index versions.
+
+    Args:
+        resource: The configuration and what it opens.
+        instance: Where the runs are recorded.
+        sources: Sources to ingest; all of them where none is named.
+        confirmed: Sources whose deletions are meant, however many.
+        index_versions: Versions to bring up to date; those with `backfill: auto` when None.
+        progress: Told how far each stage is.
+
+    Raises:
+        RagAssetsError: Something of the run, not of a document, failed.
+    """
+    config = resource.config
+    for name in (*sources, *confirmed):
+        config.source(name)
+    names = list(sources or config.sources)
+    runs = _Runs(resource, instance, progress)
+    runs.execute(
+        jobs.OBSERVE_SOURCES,
+        tags={SOURCES_TAG: ",".join(names), CONFIRM_DELETIONS_TAG: ",".join(confirmed)},
+    )
+    for source in names if sources else [None]:
+        shards = config.source_shards(source) if source else config.source_shards()
+        runs.execute(jobs.PROCESS_DOCUMENTS, partitions=(shards[0], shards[-1]))
+    shards = config.source_shards()
+    runs.execute(jobs.DECIDE_DUPLICATES, partitions=(shards[0], shards[-1]))
+    versions = _versions(config, index_versions)
+    runs.build(versions)
+    runs.execute(jobs.MOVE_ALIASES)
+    runs.execute(jobs.UPDATE_CATALOG, partitions=(shards[0], shards[-1]))
+    return runs.report(names, versions)
+
+
+def build(
+    resource: WorkspaceResource,
+    instance: DagsterInstance,
+    index_version: str,
+    *,
+    progress: Progress,
+) -> IngestReport:
+    """Chunk, embed, index and seal one version from the documents that are there; discover nothing."""
+    resource.config.index_version(index_version)
+    runs = _Runs(resource, instance, progress)
+    runs.build([index_version])
+    runs.execute(jobs.MOVE_ALIASES)
+    shards = resource.config.source_shards()
+    runs.execute(jobs.UPDATE_CATALOG, partitions=(shards[0], shards[-1]))
+    return runs.report(list(resource.config.sources), [index_version])
+
+
+def move_alias(
+    resource: WorkspaceResource,
+    instance: DagsterInstance,
+    *,
+    alias: str,
+    action: str,
+    to_version: str,
+    actor: str,
+    reason: str,
+) -> None:
+    """Promote a version or roll back, as a materialization of `live_index`."""
+    move = {
+        "alias": alias,
+        "action": action,
+        "to_version": to_version,
+        "actor": actor,
+        "reason": reason,
+    }
+    runs = _Runs(resource, instance, lambda _stage, _done, _total: None)
+    runs.execute(jobs.MOVE_ALIASES, config={"ops": {"live_index": {"config": move}}})
+
+
+class _Runs:
+    """Executes the jobs of one command and adds up what they report."""
+
+    def __init__(
+        self, resource: WorkspaceResource, instance: DagsterInstance, progress: Progress
+    ) -> None:
+        from ragassets.definitions import build_definitions
+
+        self.resource, self.instance, self.progress = resource, instance, progress
+        self.definitions = build_definitions(resource.config)
+        self.started = time.monotonic()
+        self.n_runs = 0
+        self.counts: dict[str, dict[str, int]] = {}
+        self.tried_by_shard: dict[str, dict[str, int]] = {}
+        fail_abandoned_runs(instance)
+
+    def build(self, versions: Sequence[str]) -> None:
+        """Bring index versions up to date, from chunks to the seal; shared steps run once."""
+        config = self.resource.config
+        shards = config.source_shards()
+        wanted = [config.index_version(name) for name in versions]
+
+        def span(dimension: str, key: str) -> tuple[str, str]:
+            first, last = (
+                dg.MultiPartitionKey({"source_shard": shard, dimension: key})
+                for shard in (shards[0], shards[-1])
+            )
+            return first, last
+
+        for chunking in dict.fromkeys(version.chunking for version in wanted):
+            self.execute(jobs.CHUNK_DOCUMENTS, partitions=span("chunking", chunking))
+        for name in dict.fromkeys(version.embedding_set for version in wanted):
+            self.execute(jobs.EMBED_CHUNKS, partitions=span("embedding_set", name))
+        for name in versions:
+            self.execute(jobs.INDEX_CHUNKS, partitions=span("index_version", name))
+            self.execute(jobs.SEAL_INDEX_VERSIONS, partitions=(name, name))
+
+    def execute(
+        self,
+        job: str,
+        *,
+        partitions: tuple[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
+        """Run one job over a range of partitions and count what it did.
+
+        Raises:
+            RagAssetsError: What stopped a step.
+        """
+        span = {}
+        if partitions is not None:
+            span = {RANGE_START_TAG: partitions[0], RANGE_END_TAG: partitions[1]}
+        run_id = str(uuid.uuid4())
+        PROGRESS[run_id] = self.progress
+        try:
+            result = self.definitions.resolve_job_def(job).execute_in_process(
+                run_config={**_QUIET, **(config or {})},
+                instance=self.instance,
+                run_id=run_id,
+                tags={**worker_tags(), DEFER_EVENTS_TAG: _deferred(job), **span, **(tags or {})},
+            )
+        except dg.Failure as failure:
+            raise (failure.__cause__ or failure) from failure
+        finally:
+            del PROGRESS[run_id]
+        self.n_runs += 1
+        self._count(result)
+
+    def _count(self, result: ExecuteInProcessResult) -> None:
+        for event in result.all_events:
+            if not event.is_step_materialization:
+                continue
+            made = event.step_materialization_data.materialization
+            asset = made.asset_key.to_user_string()
+            counts = self.counts.setdefault(asset, {})
+            values = {
+                name: value.value
+                for name, value in made.metadata.items()
+                if isinstance(value, dg.IntMetadataValue) and value.value is not None
+            }
+            for name, value in values.items():
+                counts[name] = counts.get(name, 0) + value
+            if asset in DOCUMENT_STAGES and made.partition:
+                tried = values.get(metadata.N_COMPUTED, 0) + values.get(metadata.N_NEWLY_FAILED, 0)
+                self.tried_by_shard.setdefault(made.partition, {})[asset] = tried
+
+    def report(self, sources: Sequence[str], versions: Sequence[str]) -> IngestReport:
+        """Add up, and ask the tables what needs attention."""
+        from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
+
+        tables = self.resource.workspace.tables
+        objects = tables.read(SOURCE_OBJECTS, columns=["source", "is_deleted"])
+        alive = objects.filter(~objects["is_deleted"] & objects["source"].is_in(list(sources)))
+        listings = tables.read(SOURCE_LISTINGS, [{"source": name} for name in sources])
+        problems = [message for message in listings["message"] if message]
+        return IngestReport(
+            n_runs=self.n_runs,
+            n_discovered=alive.height,
+            counts=self.counts,
+            n_tried=sum(max(tried.values()) for tried in self.tried_by_shard.values()),
+            n_new_dead_letters=sum(
+                self.counts.get(asset, {}).get(metadata.N_NEWLY_FAILED, 0)
+                for asset in (*DOCUMENT_STAGES, "chunks")
+            ),
+            n_dead_letters=self.counts.get("dead_letters", {}).get(metadata.ROW_COUNT, 0),
+            seconds=time.monotonic() - self.started,
+            problems=(*problems, *_unsealed(self.resource, versions)),
+        )
+
+
+def _deferred(job: str) -> str:
+    """Only jobs with partitions log their own events."""
+    return "false" if job in (jobs.OBSERVE_SOURCES, jobs.MOVE_ALIASES) else "true"
+
+
+def _versions(config: Config, named: Sequence[str] | None) -> list[str]:
+    if named is not None:
+        return list(named)
+    return [name for name, version in config.index_versions.items() if version.backfill == "auto"]
+
+
+def _unsealed(resource: WorkspaceResource, versions: Iterable[str]) -> list[str]:
+    """A line for every version that could not be sealed."""
+    from ragassets.stages.index_versions import SEALED, last_seal
+
+    seals = {name: last_seal(resource.workspace, name) for name in versions}
+    return [
+        f"index version {name!r} is incomplete: {'; '.join(map(str, _problems(seal)))}"
+        for name, seal in seals.items()
+        if seal is not None and seal["state"] != SEALED
+    ]
+
+
+def _problems(seal: Mapping[str, object]) -> list[object]:
+    problems = seal["problems"]
+    return list(problems) if isinstance(problems, list) else []
