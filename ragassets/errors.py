@@ -8,7 +8,8 @@ class decides retries: a permanent error cannot be helped by running again, a tr
     ├── PermanentError                     never retried as is
     │   ├── ConfigurationError             exit code 2
     │   │   ├── UnknownNameError           a source, version, alias … that the configuration lacks
-    │   │   └── MissingModelError          an embedding model that cannot be loaded
+    │   │   ├── MissingModelError          an embedding model that cannot be loaded
+    │   │   └── UnknownDocumentError       a path or URI that no source has
     │   ├── DocumentError                  becomes a dead letter of category "document"
     │   │   ├── UnsupportedFormatError
     │   │   ├── CorruptDocumentError
@@ -16,11 +17,13 @@ class decides retries: a permanent error cannot be helped by running again, a tr
     │   │   ├── EmptyDocumentError
     │   │   ├── MissingConverterError
     │   │   ├── NeedsOcrError
+    │   │   ├── OversizedDocumentError     a decompression bomb, or as good as one
     │   │   └── RejectedDocumentError      validation said no
     │   ├── StageError                     our own step failed on this input; category "stage"
     │   │   └── InvalidVectorError
     │   ├── MassDeletionError              a listing would delete too much; exit code 1
-    │   └── IndexVersionError              a version that may not be built, promoted or dropped
+    │   ├── IndexVersionError              a version that may not be built, promoted or dropped
+    │   └── MissingOutputError             a stage that made nothing of a document; exit code 1
     └── TransientError                     tried again in a later run
         ├── ServiceError                   category "service"; exit code 3
         │   ├── SourceUnavailableError
@@ -47,6 +50,18 @@ class RagAssetsError(Exception):
 
 class PermanentError(RagAssetsError):
     """A rerun with the same input cannot help."""
+
+
+class MissingOutputError(PermanentError):
+    """A stage that made nothing of a document, so there is nothing to show."""
+
+    reason = "missing_output"
+
+    def __init__(self, *, uri: str, stage: str, explanation: str) -> None:
+        self.uri, self.stage, self.explanation = uri, stage, explanation
+        super().__init__(
+            f"{uri}: {stage} holds nothing of it: {explanation}. See `ragassets why {uri}`"
+        )
 
 
 class TransientError(RagAssetsError):
@@ -95,6 +110,19 @@ class MissingModelError(ConfigurationError):
         )
 
 
+class UnknownDocumentError(ConfigurationError):
+    """A path or URI that no source has."""
+
+    reason = "unknown_document"
+
+    def __init__(self, *, uri: str, explanation: str, near: list[str]) -> None:
+        self.uri, self.explanation, self.near = uri, explanation, near
+        hint = f"Did you mean {' or '.join(near)}?" if near else "See `ragassets status`"
+        super().__init__(
+            key="document", value=uri, problem=f"is not known: {explanation}", fix=hint
+        )
+
+
 class DocumentError(PermanentError):
     """The document itself is the reason: it becomes a dead letter and is not tried again as is."""
 
@@ -140,6 +168,12 @@ class NeedsOcrError(DocumentError):
     """The document holds pictures of text only."""
 
     reason = "needs_ocr"
+
+
+class OversizedDocumentError(DocumentError):
+    """The document unpacks to more than any honest one; no parser may try."""
+
+    reason = "oversized"
 
 
 class RejectedDocumentError(DocumentError):

@@ -1,6 +1,6 @@
 """Translates points, filters and searches between ragassets and one open Qdrant Edge shard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from ragassets.adapters.bm25 import Bm25Encoder
@@ -23,7 +23,15 @@ from ragassets.core.searching import (
 )
 
 if TYPE_CHECKING:
-    from qdrant_edge import EdgeShard, FieldCondition, Filter, Point, Query, SparseVector
+    from qdrant_edge import (
+        EdgeShard,
+        FieldCondition,
+        Filter,
+        Point,
+        Query,
+        QueryRequest,
+        SparseVector,
+    )
 
     NamedVector = list[float] | SparseVector | list[list[float]]
 
@@ -69,21 +77,19 @@ def search_shard(
     shard: "EdgeShard", request: SearchRequest, config: CollectionConfig
 ) -> list[SearchHit]:
     """Return the best hits, best first; equal scores are ordered by point id."""
+    from qdrant_edge import QueryRequest
+
     is_hybrid = request.mode == "hybrid"
     depth = fusion_depth(request.limit) if is_hybrid else request.limit
-    # Every score is "higher is better"; the engine gives Euclidean distances as they are.
-    sign = -1 if config.distance == "euclid" and request.mode != "sparse" else 1
-    queries = _queries(shard, request, config)
-    rankings = [_rank(shard, query, depth, request.filters) for query in queries]
+    selection = edge_filter(parse_filters(request.filters))
+    rankings = [
+        _rank(shard, QueryRequest(limit=depth, query=query, filter=selection), sign)
+        for query, sign in _queries(shard, request, config)
+    ]
     if is_hybrid:
         ids = [[identifier for identifier, _ in ranking] for ranking in rankings]
-        ranked = fuse(ids, limit=request.limit)
-    else:
-        found = [
-            (identifier, sign * score) for ranking in rankings for identifier, score in ranking
-        ]
-        ranked = sorted(found, key=lambda hit: (-hit[1], hit[0]))
-    return _with_payloads(shard, ranked)
+        return _with_payloads(shard, fuse(ids, limit=request.limit))
+    return _with_payloads(shard, [hit for ranking in rankings for hit in ranking])
 
 
 def _stored_payload(payload: Payload) -> dict[str, object]:
@@ -96,29 +102,28 @@ def _shown_payload(stored: Payload | None) -> Payload:
     return {key: value for key, value in (stored or {}).items() if key != METADATA_TERMS}
 
 
-def _queries(shard: "EdgeShard", request: SearchRequest, config: CollectionConfig) -> "list[Query]":
+def _queries(
+    shard: "EdgeShard", request: SearchRequest, config: CollectionConfig
+) -> "list[tuple[Query, int]]":
+    """Return the engine's queries, each with the sign that makes its scores "higher is better"."""
     from qdrant_edge import Query, SparseVector
 
-    queries: list[Query] = []
+    queries: list[tuple[Query, int]] = []
     if request.mode != "sparse" and request.vector is not None:
-        queries.append(Query.Nearest(request.vector.tolist(), using=DENSE_VECTOR))
+        sign = -1 if config.distance == "euclid" else 1
+        queries.append((Query.Nearest(request.vector.tolist(), using=DENSE_VECTOR), sign))
     if request.mode != "dense" and request.text is not None:
         encoder = Bm25Encoder(default_language=config.language)
         terms = encoder.encode_query(request.text, _language_shares(shard))
         if terms:
             sparse = SparseVector(indices=terms, values=[1.0] * len(terms))
-            queries.append(Query.Nearest(sparse, using=SPARSE_VECTOR))
+            queries.append((Query.Nearest(sparse, using=SPARSE_VECTOR), 1))
     return queries
 
 
-def _rank(
-    shard: "EdgeShard", query: "Query", limit: int, filters: Mapping[str, str]
-) -> list[tuple[str, float]]:
-    from qdrant_edge import QueryRequest
-
-    selection = edge_filter(parse_filters(filters))
-    found = shard.query(QueryRequest(limit=limit, query=query, filter=selection))
-    return [(str(point.id), point.score) for point in found]
+def _rank(shard: "EdgeShard", query: "QueryRequest", sign: int) -> list[tuple[str, float]]:
+    ranked = [(str(point.id), sign * point.score) for point in shard.query(query)]
+    return sorted(ranked, key=lambda hit: (-hit[1], hit[0]))
 
 
 def _with_payloads(shard: "EdgeShard", ranked: list[tuple[str, float]]) -> list[SearchHit]:

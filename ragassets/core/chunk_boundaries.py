@@ -5,8 +5,6 @@ changes neither the strength nor the hash of a boundary. Which become cuts is up
 """
 
 import itertools
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ragassets.core.chunk_tokens import IntArray, TokenIndex
+from ragassets.core.chunk_tokens import JOINER, IntArray, TokenIndex, extends_character
 from ragassets.core.sentences import sentence_starts
 
 KeyArray = npt.NDArray[np.uint64]
@@ -87,8 +85,10 @@ and little, so that an edit late in a sentence does not move the cut before it."
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _STRENGTH_SHIFT = np.uint64(59)
 _HASH_BITS = np.uint64((1 << 59) - 1)
-_CLAUSE = re.compile(r"[,;:、，；：—–](?=\s)|[、，；：]")
-_JOINER = "\u200d"
+_CLAUSE_MARKS = np.array([ord(mark) for mark in ",;:—–、，；："], dtype=np.uint32)
+_FIRST_WIDE_MARK = 0x3000
+"""From here on marks need no space after them."""
+_FIRST_COMBINING = 0x0300
 _LINE_KINDS = frozenset({"code", "table"})
 _PLAIN, _LINED, _TITLE = 0, 1, 2
 
@@ -115,7 +115,7 @@ def find_boundaries(
     starts = tokens.token_starts
     fine = [starts[edges[gap] + 1 : edges[gap + 1]] for gap in wide_gaps.tolist()]
     if fine:
-        _mark_fine(text, tokens, strengths, np.unique(np.concatenate(fine)))
+        _mark_fine(tokens, strengths, np.unique(np.concatenate(fine)))
         positions = np.flatnonzero(strengths >= Strength.TOKEN)
     return _boundaries(tokens, positions, strengths[positions].astype(np.int64))
 
@@ -188,33 +188,25 @@ def _strength_between(text: str, previous: BlockLike, block: BlockLike) -> int:
     return Strength.ITEM if is_list or announces or block.kind == "caption" else Strength.PARAGRAPH
 
 
-def _mark_fine(
-    text: str, tokens: TokenIndex, strengths: npt.NDArray[np.int8], positions: IntArray
-) -> None:
+def _mark_fine(tokens: TokenIndex, strengths: npt.NDArray[np.int8], positions: IntArray) -> None:
     """Clauses, words and tokens, where nothing better is near."""
     positions = positions[(strengths[positions] < 0) & (positions > tokens.next_word[0])]
     follows_space = tokens.is_space[positions - 1]
     _raise_to(strengths, positions[follows_space], Strength.WORD)
     inside = positions[~follows_space]
     _raise_to(strengths, inside[~_joins_characters(tokens, inside)], Strength.TOKEN)
-    clauses = [int(tokens.next_word[match.end()]) for match in _CLAUSE.finditer(text)]
-    is_fine = np.zeros(strengths.size, dtype=np.bool_)
-    is_fine[positions] = True
-    ends = np.array(clauses, dtype=np.int64)
-    _raise_to(strengths, ends[is_fine[ends]], Strength.CLAUSE)
-    lines = tokens.next_word[np.flatnonzero(tokens.codes == ord("\n"))]
-    _raise_to(strengths, lines[is_fine[lines]], Strength.CLAUSE)
+    before = tokens.codes[positions - 1]
+    mark = np.where(follows_space, tokens.codes[np.maximum(positions - 2, 0)], before)
+    ends_clause = np.isin(mark, _CLAUSE_MARKS) & (follows_space | (mark >= _FIRST_WIDE_MARK))
+    _raise_to(strengths, positions[ends_clause | (before == ord("\n"))], Strength.CLAUSE)
 
 
 def _joins_characters(tokens: TokenIndex, positions: IntArray) -> npt.NDArray[np.bool_]:
     """Where a cut would tear a combining mark, a joined emoji or a skin tone from its base."""
     after, before = tokens.codes[positions], tokens.codes[positions - 1]
-    extenders = [code for code in np.unique(after).tolist() if _extends(chr(code))]
-    return np.isin(after, extenders) | (before == ord(_JOINER))
-
-
-def _extends(character: str) -> bool:
-    return character == _JOINER or unicodedata.category(character) in {"Mn", "Mc", "Me", "Sk"}
+    rare = np.unique(after[after >= _FIRST_COMBINING])
+    extenders = [code for code in rare.tolist() if extends_character(chr(code))]
+    return np.isin(after, extenders) | (before == ord(JOINER))
 
 
 def _boundaries(tokens: TokenIndex, positions: IntArray, strengths: IntArray) -> Boundaries:

@@ -153,12 +153,12 @@ def _overlapped(
 
 
 def _word_between(tokens: TokenIndex, earliest: int, end: int) -> int:
-    """The first word that begins in a range; where none does, the range's start."""
+    """The first word that begins in a range; where none does, the first whole character."""
     if earliest == 0 or tokens.is_space[earliest - 1]:
         return earliest
     spaces = np.flatnonzero(tokens.is_space[earliest:end])
     if not spaces.size:
-        return earliest
+        return tokens.character_from(earliest, end)
     return min(int(tokens.next_word[earliest + int(spaces[0])]), end)
 
 

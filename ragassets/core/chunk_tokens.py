@@ -1,5 +1,6 @@
 """What the chunker knows of a document's tokens: where they begin and how many a span holds."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -13,6 +14,10 @@ _LONGEST_TOKEN_CHARS = 32
 as a line of base64, for one unknown token: such a token counts once for each
 `_LONG_TOKEN_STEP_CHARS`."""
 _LONG_TOKEN_STEP_CHARS = 8
+
+JOINER = "\u200d"
+"""Makes one emoji of two."""
+_EXTENDING_CATEGORIES = frozenset({"Mn", "Mc", "Me", "Sk"})
 
 
 class Tokenizer(Protocol):
@@ -80,6 +85,14 @@ class TokenIndex:
         first, last = np.searchsorted(self._real_starts, [start_char, end_char], side="left")
         return int(last - first)
 
+    def character_from(self, position: int, end: int) -> int:
+        """The first place at or after a position, up to `end`, that tears no character apart."""
+        while position < end and (
+            extends_character(self.text[position]) or self.text[position - 1 : position] == JOINER
+        ):
+            position += 1
+        return position
+
     def is_word_start(self, position: int) -> bool:
         """Whether a cut here falls between words and so leaves the tokens as they are."""
         at_edge = position <= 0 or position >= len(self.text)
@@ -90,6 +103,11 @@ _LAST_SPACE = 0x3000
 _IS_SPACE: npt.NDArray[np.bool_] = np.array(
     [chr(code).isspace() for code in range(_LAST_SPACE + 2)]
 )
+
+
+def extends_character(character: str) -> bool:
+    """Whether a code point belongs to the one before it: a combining mark, joiner or skin tone."""
+    return character == JOINER or unicodedata.category(character) in _EXTENDING_CATEGORIES
 
 
 def is_white_space(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:

@@ -71,7 +71,7 @@ class ChunkSpan:
     page: int | None
     """Of the first block that is the chunk's own, not overlap."""
     headings: tuple[str, ...]
-    """The titles above and in the first line of the chunk, outermost first."""
+    """The titles above the chunk and those it begins with, outermost first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ragassets.errors import (
     EncryptedDocumentError,
     MissingConverterError,
     NeedsOcrError,
+    OversizedDocumentError,
     SystemResourceError,
     UnsupportedFormatError,
 )
@@ -103,7 +104,8 @@ def parse_document(data: bytes, *, uri: str, parsers: Sequence[Parser]) -> Parse
     """The first parser's result that holds text, among those that claim the document's type.
 
     A parser that refuses, crashes or finds nothing passes the document to the next one. Encryption
-    ends the chain at once, because no other parser has the key either.
+    ends the chain at once, because no other parser has the key either, and so does a decompression
+    bomb, because another parser might swallow it.
 
     Args:
         data: The raw bytes.
@@ -115,6 +117,7 @@ def parse_document(data: bytes, *, uri: str, parsers: Sequence[Parser]) -> Parse
         NeedsOcrError: There are pictures only.
         UnsupportedFormatError: No parser claims the type.
         EncryptedDocumentError: The document needs a password or key.
+        OversizedDocumentError: The document unpacks to more than any honest one.
         MissingConverterError: The format needs a program that is not installed.
         CorruptDocumentError: Every parser refused the bytes.
         SystemResourceError: A parser ran out of memory.
@@ -143,7 +146,7 @@ def _try_parser(
 ) -> ParsedDocument | DocumentError:
     try:
         document = parser.parse(data, uri=uri, media_type=media_type)
-    except EncryptedDocumentError:
+    except (EncryptedDocumentError, OversizedDocumentError):
         raise
     except DocumentError as error:
         return error

@@ -22,7 +22,16 @@ class SectionHeadings:
                 path = [entry for entry in path if entry[0] < level] + [(level, title)]
                 current = tuple(title for _, title in path)
             self._paths.append(current)
+        self._descend_through_leading_titles(blocks)
+
+    def _descend_through_leading_titles(self, blocks: Sequence[BlockLike]) -> None:
+        """Give a title that another follows the path of that one, if it lies deeper."""
+        for index in range(len(blocks) - 2, -1, -1):
+            above, below = self._paths[index], self._paths[index + 1]
+            is_run = blocks[index].kind == blocks[index + 1].kind == "title"
+            if is_run and below[: len(above)] == above:
+                self._paths[index] = below
 
     def at_block(self, index: int) -> tuple[str, ...]:
-        """The headings above a block and, for a title, itself; none before the first block."""
+        """The headings above a block and, for a title, itself and those that follow at once."""
         return self._paths[index] if index >= 0 else ()

@@ -9,9 +9,11 @@ import re
 
 _SENTENCE_END = re.compile(
     # Marks that need white space after them: in "3.5", "e.g." and "a.b.c" they end nothing.
-    r"[.!?…]+[\"'”’»)\]]*(?=\s)"
+    # A small letter after it goes on with the sentence.
+    r"(?:[.!?…]+[\"'”’»)\]]*\s+(?![a-z])"
     # Marks that end one anywhere: CJK, Devanagari, Arabic, Urdu, Ethiopic, Khmer, Burmese.
-    r"|[。！？｡।॥؟۔።។။]+[」』”’）》\"']*"
+    r"|[。！？｡।॥؟۔።។။]+[」』”’）》\"']*\s*)"
+    r"(?=\S)"
 )
 
 _ABBREVIATED = (
@@ -37,22 +39,18 @@ def sentence_starts(text: str) -> list[int]:
     Returns:
         Offsets of the first non-space character of each sentence but the first. Linear in the text.
     """
-    starts: list[int] = []
-    n_chars = len(text)
-    for match in _SENTENCE_END.finditer(text):
-        start = match.end()
-        while start < n_chars and text[start].isspace():
-            start += 1
-        if start < n_chars and _ends_a_sentence(text, match, text[start]):
-            starts.append(start)
-    return starts
+    return [
+        match.end()
+        for match in _SENTENCE_END.finditer(text)
+        if _ends_a_sentence(text, match[0], match.start(), match.end())
+    ]
 
 
-def _ends_a_sentence(text: str, match: re.Match[str], next_char: str) -> bool:
-    mark = match[0]
-    if next_char.islower() and mark[0] in ".!?…":
+def _ends_a_sentence(text: str, mark: str, stop: int, start: int) -> bool:
+    if text[start].islower() and mark[0] in ".!?…":
         return False
-    return mark != "." or not _is_abbreviation(text, match.start())
+    is_single_stop = mark[0] == "." and mark[1].isspace()
+    return not (is_single_stop and _is_abbreviation(text, stop))
 
 
 def _is_abbreviation(text: str, stop: int) -> bool:

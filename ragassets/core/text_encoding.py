@@ -18,6 +18,17 @@ SAMPLE_CHARS = 65_536
 # Old printer files carry form feeds and terminal logs escapes, so a few controls are still text.
 MAX_CONTROL_SHARE = 0.02
 
+# Encodings that files really have. Among all that Python knows, short texts in accented Latin come
+# out as mainframe capitals or Arabic presentation forms.
+_USUAL_ENCODINGS = [
+    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258",
+    "cp874", "koi8_r", "cp866", "mac_roman", "cp932", "euc_jp", "gb18030", "big5", "euc_kr",
+]  # fmt: skip
+
+_ALPHABETS = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "THAI"})
+# Names of products stand inside foreign words; encodings that are wrong mix nearly all of them.
+_MAX_MIXED_SHARE = 0.3
+
 _LINE_CONTROLS = frozenset("\t\n\r\f\v\x1b\b")
 
 
@@ -83,17 +94,27 @@ def _n_ascii_chars(text: str) -> int:
 def _decode_by_statistics(data: bytes) -> str:
     from charset_normalizer import from_bytes
 
-    matches = list(from_bytes(data))
-    if not matches:
-        return data.decode("cp1252", errors="replace")
+    western = data.decode("cp1252", errors="replace")
+    matches = list(from_bytes(data, cp_isolation=_USUAL_ENCODINGS))
+    if not matches or (_mixes_alphabets(str(matches[0])) and not _mixes_alphabets(western)):
+        return western
     best = matches[0]
     for match in matches:
         # `é` and `è` are letters in half a dozen code pages: where they fit equally well, the most
         # used one is meant.
-        if (
-            match.encoding == "cp1252"
-            and match.chaos <= best.chaos
-            and (match.coherence >= best.coherence)
-        ):
+        is_as_good = match.chaos <= best.chaos and match.coherence >= best.coherence
+        if match.encoding == "cp1252" and is_as_good:
             best = match
     return str(best)
+
+
+def _mixes_alphabets(text: str) -> bool:
+    """Whether words with foreign letters mostly mix alphabets, as `kцnnen` for `können` does."""
+    words = [word for word in text[:SAMPLE_CHARS].split() if not word.isascii()]
+    n_mixed = sum(1 for word in words if len(_alphabets(word)) > 1)
+    return n_mixed > _MAX_MIXED_SHARE * len(words)
+
+
+def _alphabets(word: str) -> set[str]:
+    names = (unicodedata.name(letter, "").partition(" ")[0] for letter in word if letter.isalpha())
+    return set(names) & _ALPHABETS

@@ -3,16 +3,22 @@
 import errno
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from ragassets.core.fingerprints import stable_hash
 from ragassets.core.incremental import Failure, StageState, with_input_hash
@@ -198,7 +204,7 @@ class World:
     ) -> Callable[[list[str]], Iterator[Outcome]]:
         rows = {row[stage.key]: row for row in inputs.iter_rows(named=True)}
 
-        def one(key: str) -> tuple[str, list[dict[str, object]] | Failure]:
+        def one(key: str) -> tuple[str, Sequence[Mapping[str, object]] | Failure]:
             self.calls.append(key)
             return key, attempt(
                 lambda row: self.make(stage, row), rows[key], key=key, stage=stage.name
@@ -214,7 +220,7 @@ class World:
 
         return all_of
 
-    def make(self, stage: Stage, row: dict[str, str]) -> list[dict[str, object]]:
+    def make(self, stage: Stage, row: dict[str, str]) -> Sequence[Mapping[str, object]]:
         """The output rows of one input."""
         words = row["text"].split()
         if any((stage.name, word) in self.down for word in words):
@@ -279,9 +285,9 @@ class World:
         check_reports(stage, inputs, after, reports)
         return reports
 
-    def run_all(self, **options: int) -> None:
+    def run_all(self, batch_size: int = 2) -> None:
         for stage in STAGES:
-            self.run(stage, **options)
+            self.run(stage, batch_size=batch_size)
 
     def settle(self) -> None:
         """Everything is up again; run all to the end, giving parked failures their redrive."""
@@ -528,13 +534,29 @@ class Life(RuleBasedStateMachine):
             assert self.world.versions(stage) == fresh.versions(stage)
 
 
-Life.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=12, deadline=None, phases=[Phase.generate, Phase.shrink]
-)
-TestAnyLifeEndsInTheStateOfAFreshBuild = Life.TestCase
+def settings_of(n_lives: int, n_steps: int) -> settings:
+    """Hypothesis settings: every step is several runs of some 30 ms."""
+    return settings(
+        max_examples=n_lives,
+        stateful_step_count=n_steps,
+        deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
-@settings(max_examples=10, deadline=None)
+def test_any_life_ends_in_the_state_of_a_fresh_build() -> None:
+    """Edits, failures, redrives, crashes and rivals leave no trace in what is searchable."""
+    run_state_machine_as_test(Life, settings=settings_of(4, 8))
+
+
+@pytest.mark.slow
+def test_any_long_life_ends_in_the_state_of_a_fresh_build() -> None:
+    """The same, long enough to meet two misfortunes in a row."""
+    run_state_machine_as_test(Life, settings=settings_of(40, 20))
+
+
+@settings(max_examples=3, deadline=None)
 @given(
     documents=st.dictionaries(document_ids, texts, min_size=1),
     edits=st.dictionaries(document_ids, texts),
@@ -680,12 +702,12 @@ def test_old_rows_that_failed_for_good_stay_until_their_group_is_whole_again() -
     world.fingerprints["vectors"], world.down = "v2", {("vectors", "b")}
     make = world.make
 
-    def refuse_a(stage: Stage, row: dict[str, str]) -> list[dict[str, object]]:
+    def refuse_a(stage: Stage, row: dict[str, str]) -> Sequence[Mapping[str, object]]:
         if stage is VECTORS and row["text"] == "a":
             raise StageError(stage="vectors", subject=row["chunk_id"], detail="refused")
         return make(stage, row)
 
-    world.make = refuse_a  # type: ignore[method-assign]
+    world.make = refuse_a
     world.run(VECTORS)
     assert sorted(world.state(VECTORS).outputs["chunk_id"]) == ["d0-a-0", "d0-b-1"]
     world.down.clear()
@@ -785,14 +807,11 @@ def test_a_checkpoint_that_two_runs_filled_gives_each_row_once() -> None:
     world.run(DOCUMENTS)
     checkpoints = world.checkpoints
     assert checkpoints is not None
-    for _ in range(2):
-        world.tables.interrupt(0, kill)
-        with pytest.raises(KilledError):
-            world.run(CHUNKS)
-        held = checkpoints.parts.pop("chunks/words")
-    checkpoints.parts["chunks/words"] = [
-        held[0], held[0].with_columns(pl.lit("other run").alias("run_id"))
-    ]  # fmt: skip
+    world.tables.interrupt(0, kill)
+    with pytest.raises(KilledError):
+        world.run(CHUNKS)
+    (part,) = checkpoints.parts["chunks/words"]
+    checkpoints.append("chunks/words", part.with_columns(pl.lit("other run").alias("run_id")))
     world.run(CHUNKS)
     assert world.calls == []
     assert sorted(world.state(CHUNKS).outputs["chunk_id"]) == ["d0-a-0", "d0-a-1"]
@@ -984,15 +1003,16 @@ def test_foreign_error_texts_and_machine_paths_are_not_recorded() -> None:
     assert "hunter2" not in repr(failure)
     assert not re.search(r"(?<![\w.])/\w", failure.stack_trace)
     assert "builtins.KeyError" in failure.stack_trace
-    assert re.search(r"^  ragassets/core/stages.py:\d+ in attempt$", failure.stack_trace, re.MULTILINE)
+    assert re.search(
+        r"^  ragassets/core/stages.py:\d+ in attempt$", failure.stack_trace, re.MULTILINE
+    )
 
 
 def test_stack_traces_name_modules_below_their_import_root() -> None:
     """`json/decoder.py` helps; the directory in which Python lives does not."""
-    try:
+    with pytest.raises(pl.exceptions.ColumnNotFoundError) as missing:
         pl.DataFrame({"a": [1]}).select("b")
-    except pl.exceptions.PolarsError as error:
-        trace = stack_trace(error)
+    trace = stack_trace(missing.value)
     assert re.search(r"^  polars/\S+\.py:\d+ in \w+$", trace, re.MULTILINE)
     assert "site-packages" not in trace
     import json

@@ -46,7 +46,7 @@ _KIND_OF_TAG: dict[str, ElementKind] = {
 # A <header> or <footer> inside these belongs to a piece of the content, not to the page.
 _CONTENT_TAGS = frozenset({"article", "main", "section", "blockquote", "figure"})
 # A table that holds any of these arranges the page instead of data.
-_LAYOUT_CONTENT = "table, h1, h2, h3, h4, h5, h6, pre, ul, ol, article, section"
+_LAYOUT_CONTENT = "table :is(table, h1, h2, h3, h4, h5, h6, article, section)"
 
 # Building the tree takes time in the square of its depth: 200,000 nested <div> take minutes.
 # Browsers stop at 512 levels; unclosed tags of honest old pages add up to a few hundred.
@@ -133,9 +133,7 @@ class _PageReader:
     def __init__(self, tree: "LexborHTMLParser", skipped: str) -> None:
         self._root = tree.root
         self._skipped = {node.mem_id for node in tree.css(skipped)}
-        self._layout_tables = {
-            node.mem_id for node in tree.css("table") if node.css_first(f":is({_LAYOUT_CONTENT})")
-        }
+        self._layout_tables = _find_layout_tables(tree)
         self._inline: list[str] = []
         self._open: list[str] = []
 
@@ -214,6 +212,18 @@ class _PageReader:
 
 
 _WHITE_SPACE_BUT_LINES = re.compile(r"[ \t\r\f]+")
+
+
+def _find_layout_tables(tree: "LexborHTMLParser") -> set[int]:
+    """Ids of the tables that arrange content of other kinds, and of the tables around those."""
+    found: set[int] = set()
+    for content in tree.css(_LAYOUT_CONTENT):
+        node = content.parent
+        while node is not None and node.mem_id not in found:
+            if node.tag == "table":
+                found.add(node.mem_id)
+            node = node.parent
+    return found
 
 
 def _read_preformatted(node: "LexborNode") -> Iterator[Element]:

@@ -1,6 +1,8 @@
 """EML and MSG: subject, body and text attachments; other attachments are named in the metadata."""
 
 import email
+import email.errors
+import email.header
 import email.policy
 from dataclasses import dataclass, field
 from email.message import EmailMessage, Message
@@ -21,7 +23,7 @@ from ragassets.errors import (
 if TYPE_CHECKING:
     from oxmsg import Message as OutlookMessage
 
-_HEADERS = ("From", "To", "Cc", "Date", "Subject")
+_HEADERS = ("from", "to", "cc", "date", "subject")
 # Source: RFC 3156 section 4 (PGP/MIME) and RFC 8551 section 3.2.2 (S/MIME).
 _SMIME_TYPES = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 _MAX_NESTED_MESSAGES = 20
@@ -53,9 +55,10 @@ class EmlParser:
             NeedsOcrError: The body is a picture.
         """
         # Headers are ASCII, so NULs mean that the whole message is in UTF-16.
-        message = email.message_from_bytes(
-            decode_text(data).encode() if b"\0" in data else data, policy=email.policy.default
-        )
+        source = decode_text(data).encode() if b"\0" in data else data
+        # The newer policies parse addresses in time that grows with the square of their number,
+        # and crash on some malformed fields.
+        message = email.message_from_bytes(source, policy=email.policy.compat32)
         contents = _Contents(uri)
         _read_part(message, contents, depth=0)
         metadata = _header_metadata(message)
@@ -140,14 +143,21 @@ def _assemble_mail(
 def _header_metadata(message: Message) -> dict[str, str]:
     metadata: dict[str, str] = {}
     for name in _HEADERS:
-        try:
-            value = message.get(name)
-        except (ValueError, IndexError, AttributeError, LookupError):
-            # The header parser of the standard library trips over some malformed fields.
-            continue
-        if value:
-            metadata[name.lower()] = " ".join(str(value).split())
+        raw = next((value for key, value in message.raw_items() if key.lower() == name), None)
+        if raw:
+            metadata[name] = " ".join(_decode_header(str(raw)).split())
     return metadata
+
+
+def _decode_header(raw: str) -> str:
+    """Text of a header field with encoded words (RFC 2047), or with bare 8-bit characters."""
+    if not raw.isascii():
+        # The email package keeps undeclared bytes as surrogates.
+        raw = decode_text(raw.encode("utf-8", "surrogateescape"))
+    try:
+        return str(email.header.make_header(email.header.decode_header(raw)))
+    except (email.errors.HeaderParseError, LookupError, UnicodeError, ValueError):
+        return raw
 
 
 def _read_part(part: Message, contents: _Contents, *, depth: int) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 
 from ragassets.adapters.parsers.html import parse_html
+from ragassets.adapters.parsers.xml_tree import Package
 from ragassets.core import media_types
 from ragassets.core.parsing import ParsedDocument
 from ragassets.core.text_encoding import decode_text
@@ -16,6 +17,7 @@ _READER_OF_TYPE = {
     media_types.ORG: "org",
 }
 _TEXT_TYPES = frozenset({media_types.RST, media_types.ORG})
+_ZIP_TYPES = frozenset({media_types.EPUB, media_types.ODT})
 _TIMEOUT_SECONDS = 120
 
 
@@ -32,7 +34,10 @@ class PandocParser:
         Raises:
             MissingConverterError: pandoc is not installed.
             CorruptDocumentError: pandoc refuses the bytes or takes too long.
+            OversizedDocumentError: The container unpacks to more than any honest one.
         """
+        if media_type in _ZIP_TYPES:
+            Package(data, uri)  # refuses decompression bombs
         source = decode_text(data).encode() if media_type in _TEXT_TYPES else data
         command = [
             _find_pandoc(uri), "--sandbox", "--quiet", "--wrap=none",

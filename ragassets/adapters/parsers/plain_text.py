@@ -21,7 +21,17 @@ class PlainTextParser:
 
     name = "plain_text"
     version = "1"
-    media_types = frozenset({media_types.PLAIN, media_types.RST, media_types.ORG})
+    # Text formats that stay readable as what they are. Broken JSON and XML do not.
+    media_types = frozenset(
+        {
+            media_types.PLAIN,
+            media_types.RST,
+            media_types.ORG,
+            media_types.MARKDOWN,
+            media_types.CSV,
+            media_types.TSV,
+        }
+    )
 
     def parse(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
 from ragassets.adapters.parsers.rows import split_table
+from ragassets.adapters.parsers.xml_tree import Package
 from ragassets.core import media_types
 from ragassets.core.parsing import Element, ParsedDocument, assemble_document
 from ragassets.errors import CorruptDocumentError, EncryptedDocumentError
@@ -27,9 +28,11 @@ class XlsxParser:
 
         Raises:
             CorruptDocumentError: The workbook cannot be opened.
+            OversizedDocumentError: It unpacks to more than any honest one.
         """
         import openpyxl
 
+        Package(data, uri)  # refuses decompression bombs
         with warnings.catch_warnings():
             # openpyxl warns about every extension that it will not write back.
             warnings.simplefilter("ignore")

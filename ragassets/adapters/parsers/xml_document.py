@@ -30,27 +30,28 @@ class XmlParser:
         declared = _DECLARED_ENCODING.search(data[:200])
         text = decode_text(data, declared=declared[1].decode("ascii") if declared else None)
         # The text is decoded already, so what the declaration says must not be heard again.
-        root = parse_xml(_DECLARATION.sub("", text, count=1).encode("utf-8", "replace"))
-        if root is None:
+        source = _DECLARATION.sub("", text, count=1).encode("utf-8", "replace")
+        root = parse_xml(source)
+        elements = _text_elements(root) if root is not None else ()
+        document = assemble_document(elements, media_type=media_type, parser=self.name)
+        if not document.elements and parse_xml(source, tolerant=False) is None:
             raise CorruptDocumentError(uri=uri, detail="not valid XML")
-        return assemble_document(_text_elements(root), media_type=media_type, parser=self.name)
+        return document
 
 
 def _text_elements(root: XmlNode) -> Iterator[Element]:
     """Text runs in document order; the text of mixed content stays together."""
-    for node in root.iter():
-        if _has_mixed_parent(node):
-            continue
+    stack = [root]
+    while stack:
+        node = stack.pop()
         if _is_mixed(node):
             yield Element("text", _WHITE_SPACE.sub(" ", "".join(node.itertext())))
-        elif node.text:
-            yield Element("text", node.text)
+            continue
+        yield Element("text", node.text or "")
+        stack.extend(reversed(list(node)))
 
 
 def _is_mixed(node: XmlNode) -> bool:
     """Whether text and elements alternate, as in `<p>one <b>two</b> three</p>`."""
-    return len(node) > 0 and any((child.tail or "").strip() for child in node)
-
-
-def _has_mixed_parent(node: XmlNode) -> bool:
-    return any(map(_is_mixed, node.iterancestors()))
+    has_tail = any((child.tail or "").strip() for child in node)
+    return has_tail or (len(node) > 0 and bool((node.text or "").strip()))

@@ -6,11 +6,13 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
-from ragassets.errors import CorruptDocumentError
+from ragassets.errors import CorruptDocumentError, OversizedDocumentError
 
-# A part that unpacks to more than this is a decompression bomb: the largest part of a real
-# 870-page handbook has 6 MB.
-MAX_PART_BYTES = 256 * 1024 * 1024
+# A package whose markup unpacks to more than this is a decompression bomb, or as good as one: a
+# real handbook of 870 pages has 11 MB. This much is read in about half a minute, and its tree takes
+# about ten times as much memory.
+MAX_MARKUP_BYTES = 48 * 1024 * 1024
+_MARKUP_SUFFIXES = (".xml", ".rels", ".html", ".xhtml", ".htm")
 
 
 class XmlNode(Protocol):
@@ -45,19 +47,24 @@ class XmlNode(Protocol):
     def __len__(self) -> int: ...
 
 
-def parse_xml(data: bytes) -> XmlNode | None:
+def parse_xml(data: bytes, *, tolerant: bool = True) -> XmlNode | None:
     """Root of UTF-8 `data`; None where there is no markup in it.
 
-    Mistakes are forgiven. Entities stay unexpanded, nothing is loaded from outside, and nesting and
-    text are limited by libxml2.
+    Mistakes are forgiven where `tolerant`. Entities stay unexpanded, nothing is loaded from
+    outside, and nesting and text are limited by libxml2.
     Source: OWASP XML External Entity Prevention Cheat Sheet, section lxml.
     """
     # lxml carries no types; everything that leaves this module has one.
     etree: Any = importlib.import_module("lxml.etree")
     parser = etree.XMLParser(
-        resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False, recover=True,
-        remove_comments=True, remove_pis=True,
-    )  # fmt: skip
+        recover=tolerant,
+        resolve_entities=False,
+        load_dtd=False,
+        no_network=True,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
     try:
         root = etree.parse(io.BytesIO(data), parser).getroot()
     except etree.XMLSyntaxError:
@@ -95,7 +102,12 @@ def children(node: XmlNode | None) -> Iterator[XmlNode]:
 
 
 class Package:
-    """A zip of XML parts: an office document."""
+    """A zip of XML parts: an office document or an e-book.
+
+    Raises:
+        CorruptDocumentError: The bytes are no zip.
+        OversizedDocumentError: The parts unpack to more than `MAX_MARKUP_BYTES`.
+    """
 
     def __init__(self, data: bytes, uri: str) -> None:
         try:
@@ -110,20 +122,24 @@ class Package:
             info.filename.replace("\\", "/").lstrip("/").lower(): info
             for info in self._archive.infolist()
         }
+        n_bytes = sum(
+            info.file_size
+            for name, info in self._members.items()
+            if name.endswith(_MARKUP_SUFFIXES)
+        )
+        if n_bytes > MAX_MARKUP_BYTES:
+            detail = f"its text unpacks to {n_bytes} bytes, more than {MAX_MARKUP_BYTES}"
+            raise OversizedDocumentError(uri=uri, detail=detail)
 
     def read(self, name: str) -> XmlNode | None:
         """Root of one part; None where the package has no such part or it holds no markup.
 
         Raises:
-            CorruptDocumentError: The part is damaged, or larger than any honest one.
+            CorruptDocumentError: The part is damaged.
         """
         member = self._members.get(name.lower().lstrip("/"))
         if member is None:
             return None
-        if member.file_size > MAX_PART_BYTES:
-            raise CorruptDocumentError(
-                uri=self._uri, detail=f"a part unpacks to {member.file_size} bytes"
-            )
         try:
             # Bounded by file_size: zipfile stops there, whatever the stream would go on to give.
             return parse_xml(self._archive.read(member))

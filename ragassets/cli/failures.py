@@ -1,0 +1,119 @@
+"""How a command ends: one clear line on standard error and the exit code of DESIGN section 9."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+
+import typer
+from typer.core import TyperGroup
+
+from ragassets.errors import ConfigurationError, RagAssetsError
+
+DONE, NEEDS_ATTENTION, WRONG_USE, OUT_OF_REACH = 0, 1, 2, 3
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+
+DEBUG_VARIABLE = "RAGASSETS_DEBUG"
+"""Set to 1 it shows the stack trace of an unexpected error."""
+
+
+@runtime_checkable
+class _UsageProblem(Protocol):
+    """What the parser raises. Typer carries its own copy of Click, so the classes cannot be named."""
+
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
+class CommandGroup(TyperGroup):
+    """The top of the command tree; every error of every command passes here."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
+        """Run the command, and end the process with its exit code."""
+        extra.pop("standalone_mode", None)
+        _make_streams_robust()
+        code = _exit_code_of(
+            lambda: super(CommandGroup, self).main(
+                args, prog_name or "ragassets", standalone_mode=False, **extra
+            )
+        )
+        sys.exit(code)
+
+
+def _exit_code_of(command: Any) -> int:
+    try:
+        result = command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_broken_pipe()
+        return DONE
+    except (KeyboardInterrupt, typer.Abort):
+        print_error("interrupted; what was finished is kept, run it again to go on")
+        return INTERRUPTED
+    except RagAssetsError as error:
+        print_error(str(error))
+        return exit_code(error)
+    except Exception as error:  # a stack trace would bury the one line that helps
+        if isinstance(error, _UsageProblem):
+            return _report_usage(error)
+        if os.environ.get(DEBUG_VARIABLE) == "1":
+            raise
+        print_error(
+            f"unexpected {type(error).__name__}: this is a bug; set {DEBUG_VARIABLE}=1 to see where"
+        )
+        return NEEDS_ATTENTION
+    # Typer returns the code of an `Exit` instead of raising it.
+    return result if isinstance(result, int) else DONE
+
+
+def exit_code(error: RagAssetsError) -> int:
+    """The exit code that an error leads to."""
+    if isinstance(error, ConfigurationError):
+        return WRONG_USE
+    return OUT_OF_REACH if error.is_transient else NEEDS_ATTENTION
+
+
+def print_error(message: str) -> None:
+    """One line on standard error."""
+    line = " ".join(message.split())
+    with contextlib.suppress(BrokenPipeError):
+        typer.echo(f"ragassets: {line}", err=True)
+
+
+def _report_usage(error: _UsageProblem) -> int:
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if context is not None and type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)
+        return WRONG_USE
+    path = cast("str", context.command_path) if context is not None else "ragassets"
+    print_error(f"{message.rstrip('.')}. See `{path} --help`")
+    return WRONG_USE
+
+
+def _make_streams_robust() -> None:
+    """Let no character that a terminal cannot show end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def _leave_broken_pipe() -> None:
+    """Let the interpreter's last flush write to nowhere. Source: Python's docs on SIGPIPE."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def usage_errors(option: str) -> Generator[None]:
+    """Turn a `ValueError` about an option's value into wrong usage."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error

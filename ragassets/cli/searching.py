@@ -1,0 +1,213 @@
+"""`ragassets search` and `ragassets show`."""
+
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+from urllib.parse import unquote
+
+import typer
+
+from ragassets.cli.output import (
+    console,
+    hint,
+    is_terminal,
+    write_json,
+    write_json_line,
+    write_line,
+)
+from ragassets.cli.session import ConfigOption, JsonOption, Session
+from ragassets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ragassets.core.searching import SearchMode
+    from ragassets.queries.search import Hit
+
+MAX_HITS = 1_000
+"""More than anybody reads; every hit carries its text."""
+
+SNIPPET_CHARS = 400
+"""About five lines of a terminal."""
+
+
+class Mode(StrEnum):
+    """How chunks are ranked."""
+
+    dense = "dense"
+    sparse = "sparse"
+    hybrid = "hybrid"
+
+
+class TextStage(StrEnum):
+    """Stages that make text."""
+
+    parsed = "parsed"
+    clean = "clean"
+    chunks = "chunks"
+
+
+def search(
+    context: typer.Context,
+    query: Annotated[
+        str | None, typer.Argument(help="What to look for.", show_default=False)
+    ] = None,
+    alias: Annotated[
+        str | None, typer.Option("--alias", help="The alias to ask. [default: documents]")
+    ] = None,
+    index_version: Annotated[
+        str | None, typer.Option("--index", help="An index version, instead of an alias.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-k", min=1, max=MAX_HITS, help="Hits of each query.")
+    ] = 5,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="KEY=VALUE",
+            help="Only hits with this value: source, uri, language, document_type, title, page, or"
+            " a key of the source's metadata, acl included. May be repeated.",
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="Ranking. [default: hybrid where there are sparse vectors]", show_default=False
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help='JSON lines {"query": text}, - for standard input; writes one JSON line for each.',
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find chunks by meaning, by words, or both."""
+    session = Session(context, config=config, as_json=as_json)
+    if (query is None) == (batch is None):
+        raise typer.BadParameter("give either a query or --batch FILE", param_hint="QUERY")
+    from ragassets.queries import search as searching
+
+    queries = [query or ""] if batch is None else _read_batch(batch)
+    conditions = _parse_filters(filters or [])
+    target = searching.resolve_target(session.workspace, alias=alias, index_version=index_version)
+    results = searching.search(
+        session.workspace,
+        target,
+        queries,
+        mode=cast("SearchMode | None", mode and mode.value),
+        limit=limit,
+        filters=conditions,
+    )
+    if batch is not None:
+        for text, hits in zip(queries, results, strict=True):
+            write_json_line({"query": text, "hits": [hit.as_json() for hit in hits]})
+        return
+    hits = next(results)
+    if session.as_json:
+        write_json({"hits": [hit.as_json() for hit in hits]})
+        return
+    _write_hits(hits, queries[0])
+
+
+def _parse_filters(filters: list[str]) -> dict[str, str]:
+    conditions: dict[str, str] = {}
+    for text in filters:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--filter")
+        if key in conditions:
+            raise typer.BadParameter(f"{key!r} is given twice", param_hint="--filter")
+        conditions[key] = value
+    return conditions
+
+
+def _read_batch(file: str) -> list[str]:
+    from ragassets.queries.search import parse_batch
+
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(
+            key="--batch", value=file, problem=f"cannot be read ({reason})", fix="Name a text file"
+        ) from error
+    return parse_batch(text, origin="standard input" if file == "-" else file)
+
+
+def _write_hits(hits: "list[Hit]", query: str) -> None:
+    if not hits:
+        write_line("No hits.")
+        hint("Is the document there? ragassets status, ragassets why PATH")
+        return
+    for rank, hit in enumerate(hits, start=1):
+        page = f" page {hit.page}" if hit.page else ""
+        heading = f"{rank}. {hit.score:.4f}  {hit.uri}{page}  [{hit.source}]"
+        if is_terminal():
+            _write_rich_hit(heading, hit, query)
+        else:
+            write_line(heading)
+            write_line(f"   {_snippet(hit.text)}")
+    hint(f"More of a hit: ragassets show '{unquote(hits[0].uri.removeprefix('file://'))}'")
+
+
+def _write_rich_hit(heading: str, hit: "Hit", query: str) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    snippet = Text(_snippet(hit.text))
+    words = [re.escape(word) for word in re.findall(r"\w{3,}", query)]
+    if words:
+        snippet.highlight_regex(rf"(?i)\b({'|'.join(words)})", style="bold yellow")
+    screen = console()
+    screen.print(Text(heading, style="bold"))
+    screen.print(Padding(snippet, (0, 0, 1, 3)))
+
+
+def _snippet(text: str) -> str:
+    """The text on one line, cut at a word."""
+    line = " ".join(text.split())
+    if len(line) <= SNIPPET_CHARS:
+        return line
+    return f"{line[:SNIPPET_CHARS].rsplit(' ', 1)[0]} …"
+
+
+def show(
+    context: typer.Context,
+    document: Annotated[str, typer.Argument(metavar="URI", help="A URI, or a path.")],
+    stage: Annotated[
+        TextStage, typer.Option(help="Which stage's text to show.")
+    ] = TextStage.clean,
+    chunking: Annotated[
+        str | None,
+        typer.Option(help="Which chunking's chunks. [default: of the first automatic index]"),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the text that a stage made of a document."""
+    session = Session(context, config=config, as_json=as_json)
+    from ragassets.queries import show as showing
+
+    if stage is not TextStage.chunks:
+        text = showing.show_text(session.workspace, document, stage=stage.value)
+        if session.as_json:
+            write_json(text.as_json())
+        else:
+            write_line(text.text)
+        return
+    chunks = showing.show_chunks(session.workspace, document, chunking=chunking)
+    if session.as_json:
+        write_json(chunks.as_json())
+        return
+    for number, chunk in enumerate(chunks.chunks, start=1):
+        page = f", page {chunk.page}" if chunk.page else ""
+        write_line(
+            f"--- {number} of {len(chunks.chunks)}: {chunk.chunk_id}, characters"
+            f" {chunk.start_char}-{chunk.end_char}, {chunk.n_tokens} tokens{page}"
+        )
+        write_line(chunk.text)

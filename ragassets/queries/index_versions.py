@@ -1,0 +1,172 @@
+"""Every index version, configured or left over: what it is made of, how far it is, who serves it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, cast
+
+from ragassets.adapters.vector_store import open_vector_store
+from ragassets.adapters.workspace import Workspace
+from ragassets.core.asset_tables import INDEX_VERSIONS
+from ragassets.core.fingerprints import data_version
+from ragassets.errors import ServiceError
+from ragassets.queries.json_values import json_value
+from ragassets.queries.staleness import VersionRows, read_version_rows
+
+State = Literal["absent", "building", "incomplete", "sealed", "unconfigured"]
+
+STATUS_TIMEOUT_SECONDS = 3.0
+"""A status that says "busy" after this is worth more than one that waits for a long upload."""
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """One index version."""
+
+    index_version: str
+    state: State
+    """`building`: points are there that no seal covers; `unconfigured`: left over from an earlier
+    configuration."""
+    live: bool
+    """Whether an alias serves it."""
+    aliases: tuple[str, ...]
+    documents: int
+    chunks: int
+    """Under the version's chunking, whether indexed or not."""
+    embeddings: int
+    indexed_chunks: int
+    points: int | None
+    """In the collection, counted exactly; None while another process holds the store."""
+    stale: int
+    """Chunks that a build would embed, write, or remove."""
+    failed: int
+    problems: tuple[str, ...]
+    """Why it is not sealed, as the last seal saw it."""
+    quality: Mapping[str, float] | None
+    """Of the golden queries; None where none were run."""
+    sealed_at: datetime | None
+    chunking: str | None
+    embedding_model: str | None
+    backfill: str | None
+    note: str = ""
+    """Why something could not be told."""
+
+    def as_json(self) -> dict[str, object]:
+        """The public shape; the name is the key that holds it."""
+        values = cast("dict[str, object]", json_value(self))
+        del values["index_version"]
+        return values
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """What the vector store says, as far as it can be asked."""
+
+    collections: tuple[str, ...]
+    aliases: Mapping[str, str]
+    points: Mapping[str, int]
+    note: str = ""
+
+
+def view_store(workspace: Workspace) -> StoreView:
+    """Ask the vector store without waiting long for another process that owns it."""
+    config = workspace.config
+    timeout = min(STATUS_TIMEOUT_SECONDS, config.vector_store_timeout_seconds)
+    points: dict[str, int] = {}
+    note = ""
+    with open_vector_store(config.vector_store, timeout_seconds=timeout) as store:
+        aliases, collections = store.aliases(), store.list_collections()
+        try:
+            for name in collections:
+                points[name] = store.count(name)
+        except ServiceError as error:
+            note = str(error)
+    return StoreView(tuple(collections), aliases, points, note)
+
+
+def list_index_versions(workspace: Workspace) -> list[VersionStatus]:
+    """All versions: the configured ones in their order, then what is left over."""
+    view = view_store(workspace)
+    seals = {
+        row["index_version"]: row
+        for row in workspace.tables.read(INDEX_VERSIONS).iter_rows(named=True)
+    }
+    configured = workspace.config.index_versions
+    left_over = sorted((set(view.collections) | set(seals)) - set(configured))
+    return [
+        *(_configured(workspace, name, view, seals.get(name)) for name in configured),
+        *(_left_over(name, view, seals.get(name)) for name in left_over),
+    ]
+
+
+def _configured(
+    workspace: Workspace, name: str, view: StoreView, seal: Mapping[str, object] | None
+) -> VersionStatus:
+    version = workspace.config.index_version(name)
+    rows = read_version_rows(workspace, name)
+    is_built = name in view.collections
+    return VersionStatus(
+        index_version=name,
+        state=_state(rows, seal, is_built=is_built),
+        live=name in view.aliases.values(),
+        aliases=_aliases_of(view, name),
+        documents=rows.n_documents,
+        chunks=rows.n_chunks,
+        embeddings=rows.n_embeddings,
+        indexed_chunks=rows.n_indexed,
+        points=view.points.get(name) if is_built else 0,
+        stale=rows.n_stale,
+        chunking=version.chunking,
+        embedding_model=version.embedding_model,
+        backfill=version.backfill,
+        note=view.note,
+        **_seal_fields(seal),
+    )
+
+
+def _left_over(name: str, view: StoreView, seal: Mapping[str, object] | None) -> VersionStatus:
+    return VersionStatus(
+        index_version=name,
+        state="unconfigured",
+        live=name in view.aliases.values(),
+        aliases=_aliases_of(view, name),
+        documents=0,
+        chunks=0,
+        embeddings=0,
+        indexed_chunks=0,
+        points=view.points.get(name) if name in view.collections else 0,
+        stale=0,
+        chunking=None,
+        embedding_model=None,
+        backfill=None,
+        note=view.note,
+        **_seal_fields(seal),
+    )
+
+
+def _state(rows: VersionRows, seal: Mapping[str, object] | None, *, is_built: bool) -> State:
+    if not is_built:
+        return "absent"
+    if seal is None:
+        return "building"
+    # A run that died between indexing and sealing leaves a seal of other points.
+    if seal["content_version"] != data_version(rows.points.iter_rows()):
+        return "building"
+    return "sealed" if seal["state"] == "sealed" else "incomplete"
+
+
+def _aliases_of(view: StoreView, name: str) -> tuple[str, ...]:
+    return tuple(sorted(alias for alias, target in view.aliases.items() if target == name))
+
+
+def _seal_fields(seal: Mapping[str, object] | None) -> dict[str, object]:
+    if seal is None:
+        return {"failed": 0, "problems": (), "quality": None, "sealed_at": None}
+    quality = seal["quality"]
+    return {
+        "failed": seal["n_failed"],
+        "problems": tuple(cast("list[str]", seal["problems"] or [])),
+        "quality": json.loads(quality) if isinstance(quality, str) else None,
+        "sealed_at": seal["sealed_at"],
+    }

@@ -1,0 +1,194 @@
+"""Queries against an index version, by the alias that serves it or by its own name."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import cast
+
+from ragassets.adapters.workspace import Workspace
+from ragassets.core.searching import SearchHit, SearchMode, SearchRequest, parse_filters
+from ragassets.errors import ConfigurationError, UnknownNameError
+from ragassets.queries.json_values import json_value
+
+DEFAULT_ALIAS = "documents"
+"""What is asked where several aliases are configured and none is named."""
+
+BATCH_QUERIES = 256
+"""Queries of one session with the vector store: a second or so, then others get their turn."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The index version that a search asks."""
+
+    index_version: str
+    alias: str | None
+    """The alias that led to it; None where the version was named."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One found chunk. Scores compare within one result only."""
+
+    score: float
+    text: str
+    uri: str
+    source: str
+    document_id: str
+    chunk_id: str
+    page: int | None
+    metadata: Mapping[str, object]
+    """The source's metadata, and its `acl`."""
+
+    def as_json(self) -> dict[str, object]:
+        """The public shape of a hit."""
+        return cast("dict[str, object]", json_value(self))
+
+
+def resolve_target(
+    workspace: Workspace, *, alias: str | None = None, index_version: str | None = None
+) -> Target:
+    """The index version to ask.
+
+    Raises:
+        UnknownNameError: There is no such alias or version.
+        ConfigurationError: Both are named, or what is named holds nothing yet.
+    """
+    if alias is not None and index_version is not None:
+        raise ConfigurationError(
+            key="--alias",
+            value=alias,
+            problem=f"cannot be combined with --index {index_version}",
+            fix="Name one of them",
+        )
+    with workspace.vector_store() as store:
+        targets, collections = store.aliases(), store.list_collections()
+    if index_version is not None:
+        workspace.config.index_version(index_version)
+        if index_version not in collections:
+            raise _nothing_there("--index", index_version, f"ragassets index build {index_version}")
+        return Target(index_version, None)
+    name = alias or _default_alias(workspace, targets)
+    if name not in targets:
+        workspace.config.alias(name)
+        raise _nothing_there("alias", name, "ragassets ingest")
+    if targets[name] not in workspace.config.index_versions:
+        raise UnknownNameError(
+            kind=f"index version of alias {name!r}",
+            name=targets[name],
+            known=sorted(workspace.config.index_versions),
+        )
+    return Target(targets[name], name)
+
+
+def _default_alias(workspace: Workspace, targets: Mapping[str, str]) -> str:
+    names = sorted(set(targets) | set(workspace.config.aliases))
+    if len(names) == 1 or DEFAULT_ALIAS in names:
+        return DEFAULT_ALIAS if DEFAULT_ALIAS in names else names[0]
+    raise ConfigurationError(
+        key="--alias",
+        value=None,
+        problem="is needed here",
+        fix=f"Known aliases: {', '.join(names) or 'none'}",
+    )
+
+
+def _nothing_there(key: str, name: str, command: str) -> ConfigurationError:
+    return ConfigurationError(
+        key=key, value=name, problem="serves nothing yet", fix=f"Run `{command}` first"
+    )
+
+
+def search(
+    workspace: Workspace,
+    target: Target,
+    queries: Sequence[str],
+    *,
+    mode: SearchMode | None = None,
+    limit: int = 5,
+    filters: Mapping[str, str] | None = None,
+) -> Iterator[list[Hit]]:
+    """The best hits of each query, in order, best first.
+
+    Args:
+        workspace: Where to search.
+        target: What `resolve_target` found.
+        queries: Texts; the model is loaded once for all of them, and not at all in sparse mode.
+        mode: Hybrid where the version has sparse vectors, else dense, when None.
+        limit: Hits of each query, at least 1.
+        filters: Every one must hold, see `core/searching.py`.
+
+    Raises:
+        ConfigurationError: A query is empty, or the version cannot answer this mode or filter.
+    """
+    version = workspace.config.index_version(target.index_version)
+    chosen = mode or ("hybrid" if version.sparse else "dense")
+    texts = [_checked(query) for query in queries]
+    parse_filters(filters or {})  # refuses unusable keys before the model is loaded
+    for start in range(0, len(texts), BATCH_QUERIES):
+        part = texts[start : start + BATCH_QUERIES]
+        embedder = None if chosen == "sparse" else workspace.embedder(version.embedding_model)
+        vectors = repeat(None, len(part)) if embedder is None else embedder.embed_queries(part)
+        requests = [
+            SearchRequest(
+                mode=chosen, limit=limit, vector=vector, text=text, filters=filters or {}
+            )
+            for text, vector in zip(part, vectors, strict=True)
+        ]
+        with workspace.vector_store() as store:
+            found = store.search_batch(target.index_version, requests)
+        yield from ([_hit(entry) for entry in hits] for hits in found)
+
+
+def _checked(query: str) -> str:
+    """The query as text that models take: a lone surrogate comes from undecodable arguments."""
+    text = query.encode("utf-8", "replace").decode().strip()
+    if not text:
+        raise ConfigurationError(
+            key="query", value=query, problem="is empty", fix="Write what you look for"
+        )
+    return text
+
+
+def _hit(found: SearchHit) -> Hit:
+    payload = found.payload
+    page = payload.get("page")
+    metadata = payload.get("metadata")
+    return Hit(
+        score=found.score,
+        text=str(payload.get("text", "")),
+        uri=str(payload.get("uri", "")),
+        source=str(payload.get("source", "")),
+        document_id=str(payload.get("document_id", "")),
+        chunk_id=str(payload.get("chunk_id", "")),
+        page=page if isinstance(page, int) else None,
+        metadata=cast("Mapping[str, object]", metadata) if isinstance(metadata, dict) else {},
+    )
+
+
+def parse_batch(text: str, *, origin: str) -> list[str]:
+    r"""The queries of JSON lines `{"query": text}`; other keys are ignored.
+
+    Raises:
+        ConfigurationError: A line is not of that form, or its query is empty; the message names it.
+    """
+    # Not `splitlines`: JSON strings may hold other line separators than "\n".
+    lines = text.rstrip().split("\n") if text.strip() else []
+    return [_parse_line(line, f"{origin}:{number}") for number, line in enumerate(lines, start=1)]
+
+
+def _parse_line(line: str, place: str) -> str:
+    try:
+        entry: object = json.loads(line)
+    except json.JSONDecodeError:
+        entry = None
+    query = cast("dict[str, object]", entry).get("query") if isinstance(entry, dict) else None
+    if not isinstance(query, str) or not query.strip():
+        raise ConfigurationError(
+            key="--batch",
+            value=place,
+            problem="is not a query",
+            fix='Write {"query": "text"}, one a line',
+        )
+    return query

