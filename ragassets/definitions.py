@@ -28,11 +28,17 @@ from ragassets.defs.resources import WorkspaceResource
 def build_definitions(config: Config) -> dg.Definitions:
     """All assets, checks and resources for a configuration."""
     with warnings.catch_warnings():
-        # Multi-dimensional mappings and backfill policies are what the graph is made of.
-        warnings.filterwarnings("ignore", category=dg.BetaWarning)
+        # Dagster calls these beta, and the graph is made of them.
+        for name in (
+            "MultiPartitionMapping",
+            "MultiToSingleDimensionPartitionMapping",
+            "multi_observable_source_asset",
+            "backfill_policy",
+        ):
+            warnings.filterwarnings("ignore", f".*`{name}`.*beta", dg.BetaWarning)
         partitions = build_partitions(config)
         assets = [
-            build_source_objects(partitions),
+            build_source_objects(partitions, config),
             build_raw_documents(partitions),
             build_parsed_documents(partitions),
             build_valid_documents(partitions),

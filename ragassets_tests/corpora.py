@@ -1,4 +1,4 @@
-"""Where the shared corpora are; tests that need one are skipped, with a reason, where it is absent."""
+"""Where the shared corpora are; a test that needs an absent one is skipped, with a reason."""
 
 import os
 from pathlib import Path

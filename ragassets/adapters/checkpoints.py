@@ -33,7 +33,8 @@ class ObjectCheckpoints:
             StorageUnavailableError: The store cannot be read.
         """
         with self._translated_errors():
-            parts = [self._read(path) for path in self._paths(name)]
+            read = [self._read(path) for path in self._paths(name)]
+        parts = [part for part in read if part is not None]
         return pl.concat(parts) if parts else None
 
     def append(self, name: str, rows: pl.DataFrame) -> None:
@@ -56,14 +57,20 @@ class ObjectCheckpoints:
         """
         with self._translated_errors():
             for path in self._paths(name):
-                if set(self._read(path)[SHARD]) <= set(partitions):
+                part = self._read(path)
+                if part is not None and set(part[SHARD]) <= set(partitions):
                     self._store.delete(path)
 
     def _paths(self, name: str) -> list[str]:
         return sorted(meta["path"] for page in self._store.list(_folder(name)) for meta in page)
 
-    def _read(self, path: str) -> pl.DataFrame:
-        return pl.read_parquet(io.BytesIO(bytes(self._store.get(path).bytes())))
+    def _read(self, path: str) -> pl.DataFrame | None:
+        """A part; None where another run cleared it after it was listed."""
+        try:
+            content = self._store.get(path).bytes()
+        except FileNotFoundError:
+            return None
+        return pl.read_parquet(io.BytesIO(bytes(content)))
 
     @contextmanager
     def _translated_errors(self) -> Generator[None]:

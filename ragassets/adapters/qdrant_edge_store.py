@@ -1,6 +1,6 @@
 """The embedded vector store: Qdrant's own engine inside this process.
 
-    <store>/.lock  holder.json          one owner at a time
+    <store>/.lock  .queue  holder.json  one owner at a time
     <store>/aliases.json                the engine has no aliases
     <store>/collections/<name>/collection.json
     <store>/collections/<name>/shard/   the engine's files

@@ -13,6 +13,7 @@ app = typer.Typer(
     cls=CommandGroup,
     help="A live, searchable vector index of your documents, as Dagster assets.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -22,9 +23,11 @@ app.command("ingest")(ingestion.ingest)
 app.command("search")(searching.search)
 app.command("show")(searching.show)
 app.command("status")(inspection.status)
+app.command("why")(inspection.why)
 
 app.add_typer(inspection.dead_letters, name="dead-letters")
 app.add_typer(indexes.index, name="index")
+app.command("audit")(inspection.audit)
 
 app.command("doctor")(project.doctor)
 

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import sys
-from collections.abc import Generator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import typer
@@ -37,15 +38,23 @@ class CommandGroup(TyperGroup):
         """Run the command, and end the process with its exit code."""
         extra.pop("standalone_mode", None)
         _make_streams_robust()
-        code = _exit_code_of(
-            lambda: super(CommandGroup, self).main(
-                args, prog_name or "ragassets", standalone_mode=False, **extra
+        with warnings.catch_warnings():
+            if not _is_debugging():
+                # Libraries warn their developers; people who run a command cannot act on it.
+                warnings.simplefilter("ignore")
+            code = _exit_code_of(
+                lambda: super(CommandGroup, self).main(
+                    args, prog_name or "ragassets", standalone_mode=False, **extra
+                )
             )
-        )
         sys.exit(code)
 
 
-def _exit_code_of(command: Any) -> int:
+def _is_debugging() -> bool:
+    return os.environ.get(DEBUG_VARIABLE) == "1"
+
+
+def _exit_code_of(command: Callable[[], object]) -> int:
     try:
         result = command()
         sys.stdout.flush()
@@ -61,7 +70,7 @@ def _exit_code_of(command: Any) -> int:
     except Exception as error:  # a stack trace would bury the one line that helps
         if isinstance(error, _UsageProblem):
             return _report_usage(error)
-        if os.environ.get(DEBUG_VARIABLE) == "1":
+        if _is_debugging():
             raise
         print_error(
             f"unexpected {type(error).__name__}: this is a bug; set {DEBUG_VARIABLE}=1 to see where"
@@ -108,12 +117,3 @@ def _leave_broken_pipe() -> None:
     """Let the interpreter's last flush write to nowhere. Source: Python's docs on SIGPIPE."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextlib.contextmanager
-def usage_errors(option: str) -> Generator[None]:
-    """Turn a `ValueError` about an option's value into wrong usage."""
-    try:
-        yield
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from error

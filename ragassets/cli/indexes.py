@@ -1,5 +1,144 @@
 """`ragassets index …`: list, build, promote and roll back index versions."""
 
+import getpass
+from typing import Annotated, Literal
+
 import typer
 
+from ragassets.cli.failures import NEEDS_ATTENTION
+from ragassets.cli.ingestion import write_report
+from ragassets.cli.inspection import write_versions
+from ragassets.cli.output import hint, write_json, write_line, write_table
+from ragassets.cli.progress import stage_progress
+from ragassets.cli.session import ConfigOption, JsonOption, Session
+
 index = typer.Typer(help="Index versions and the aliases that serve them.", no_args_is_help=True)
+
+AliasOption = Annotated[
+    str | None, typer.Option("--alias", help="Which alias to move. [default: documents]")
+]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", help="Why, for the history.", show_default=False)
+]
+
+
+@index.command("list")
+def list_versions(
+    context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """List index versions: what they are made of, how far they are, who serves them."""
+    session = Session(context, config=config, as_json=as_json)
+    from ragassets.queries.index_versions import list_index_versions
+
+    versions = list_index_versions(session.workspace)
+    if session.as_json:
+        write_json({"index_versions": {entry.index_version: entry.as_json() for entry in versions}})
+        return
+    write_versions(versions)
+    write_line()
+    write_table(
+        [
+            {
+                "index": version.index_version,
+                "chunking": version.chunking,
+                "embedding model": version.embedding_model,
+                "backfill": version.backfill,
+            }
+            for version in versions
+        ]
+    )
+
+
+@index.command("build")
+def build(
+    context: typer.Context,
+    index_version: Annotated[str, typer.Argument(metavar="VERSION", help="Which one to build.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Chunk, embed, index and seal a version from the documents that are there."""
+    session = Session(context, config=config, as_json=as_json)
+    session.config.index_version(index_version)
+    from ragassets.defs import ingest as ingestion
+    from ragassets.defs.instance import open_instance
+    from ragassets.defs.resources import WorkspaceResource
+
+    with open_instance(session.config.folder) as instance, stage_progress() as progress:
+        report = ingestion.build(
+            WorkspaceResource(session.config), instance, index_version, progress=progress
+        )
+    write_report(report, as_json=session.as_json)
+    if report.problems:
+        raise typer.Exit(NEEDS_ATTENTION)
+
+
+@index.command("promote")
+def promote(
+    context: typer.Context,
+    index_version: Annotated[str, typer.Argument(metavar="VERSION", help="Which one to serve.")],
+    alias: AliasOption = None,
+    reason: ReasonOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Point an alias at a sealed version."""
+    session = Session(context, config=config, as_json=as_json)
+    session.config.index_version(index_version)
+    _move(session, alias, "promote", index_version, reason)
+
+
+@index.command("rollback")
+def rollback(
+    context: typer.Context,
+    alias: AliasOption = None,
+    reason: ReasonOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Point an alias at the version that it served before."""
+    session = Session(context, config=config, as_json=as_json)
+    _move(session, alias, "rollback", "", reason)
+
+
+def _move(
+    session: Session,
+    alias: str | None,
+    action: Literal["promote", "rollback"],
+    to_version: str,
+    reason: str,
+) -> None:
+    from ragassets.queries.search import alias_targets, choose_alias
+
+    before = alias_targets(session.workspace)
+    name = alias or choose_alias(session.workspace, before)
+    session.config.alias(name)
+    from ragassets.defs import ingest as ingestion
+    from ragassets.defs.instance import open_instance
+    from ragassets.defs.resources import WorkspaceResource
+
+    with open_instance(session.config.folder) as instance:
+        ingestion.move_alias(
+            WorkspaceResource(session.config),
+            instance,
+            alias=name,
+            action=action,
+            to_version=to_version,
+            actor=_actor(),
+            reason=reason,
+        )
+    after = alias_targets(session.workspace)
+    if session.as_json:
+        move = {"alias": name, "action": action, "from": before.get(name), "to": after.get(name)}
+        write_json(move)
+        return
+    write_line(f"alias {name}: {before.get(name) or 'nothing'} -> {after.get(name)}")
+    if action == "promote" and before.get(name):
+        hint(f"Back again: ragassets index rollback --alias {name}")
+
+
+def _actor() -> str:
+    """Who does it, for the history."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"

@@ -6,6 +6,7 @@ import typer
 
 from ragassets.cli.failures import NEEDS_ATTENTION
 from ragassets.cli.output import (
+    cell,
     hint,
     write_json,
     write_line,
@@ -16,6 +17,10 @@ from ragassets.cli.session import ConfigOption, JsonOption, Session
 
 if TYPE_CHECKING:
     from ragassets.queries.index_versions import VersionStatus
+    from ragassets.queries.why import Step
+
+HASH_DIGITS = 32
+"""Digits of the shortest hash that is stored."""
 
 dead_letters = typer.Typer(help="Documents that a stage gave up on, and why.", no_args_is_help=True)
 
@@ -85,3 +90,154 @@ def write_versions(versions: "list[VersionStatus]") -> None:
             )
     for text in sorted({version.note for version in versions if version.note}):
         write_line(f"attention: points are not known: {text}")
+
+
+def why(
+    context: typer.Context,
+    document: Annotated[str, typer.Argument(metavar="URI", help="A URI, or a path.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain why a document is searchable, or not, stage by stage."""
+    session = Session(context, config=config, as_json=as_json)
+    from ragassets.queries.why import explain_document
+
+    found = explain_document(session.workspace, document)
+    if session.as_json:
+        write_json(found.as_json())
+        return
+    write_line(found.verdict)
+    if found.remedy:
+        write_line(found.remedy)
+    write_line()
+    write_pairs(
+        {
+            "uri": found.uri,
+            "source": found.source,
+            "source shard": found.source_shard,
+            "document id": found.document_id,
+            "modified": found.modified_at,
+        }
+    )
+    if found.other_sources:
+        write_pairs({"also in": list(found.other_sources)})
+    write_line()
+    write_table([_step_row(step) for step in found.stages])
+    for step in found.stages:
+        if step.failure is not None:
+            write_line(f"{step.stage}: {step.failure.error_type}: {step.failure.message}")
+    if any(step.failure is not None for step in found.stages):
+        hint(f"Stack trace: ragassets dead-letters show {found.document_id[:8]}")
+
+
+def _step_row(step: "Step") -> dict[str, object]:
+    details = {name: value for name, value in step.details.items() if value not in (None, "")}
+    return {
+        "stage": step.stage,
+        "under": step.under,
+        "state": step.state,
+        "rows": step.n_rows,
+        "attempts": step.failure.attempts if step.failure else None,
+        "computed": step.failure.last_failed_at if step.failure else step.computed_at,
+        "run": ((step.failure.run_id if step.failure else step.run_id) or "")[:8],
+        "details": ", ".join(f"{name}={_short(value)}" for name, value in details.items()),
+    }
+
+
+def _short(value: object) -> str:
+    """Hashes are told apart by their first digits."""
+    text = cell(value)
+    is_hash = len(text) >= HASH_DIGITS and all(letter in "0123456789abcdef" for letter in text)
+    return text[:12] if is_hash else text
+
+
+@dead_letters.command("list")
+def list_dead_letters(
+    context: typer.Context,
+    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only of this stage.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only for this reason.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what every stage gave up on, with the reason."""
+    session = Session(context, config=config, as_json=as_json)
+    from ragassets.queries import dead_letters as letters
+
+    found = letters.list_dead_letters(session.workspace, source=source, stage=stage, reason=reason)
+    if session.as_json:
+        write_json({"dead_letters": [letter.as_json() for letter in found]})
+        return
+    if not found:
+        write_line("No dead letters.")
+        return
+    write_table(
+        [
+            {
+                "id": letter.dead_letter_id[:8],
+                "source": letter.source,
+                "stage": letter.stage,
+                "reason": letter.reason,
+                "attempts": letter.attempts,
+                "last failed": letter.last_failed_at,
+                "uri": letter.uri,
+                "message": letter.message.removeprefix(f"{letter.uri}: "),
+            }
+            for letter in found
+        ],
+        styles={"reason": "yellow"},
+    )
+    hint(f"More: ragassets dead-letters show {found[0].dead_letter_id[:8]}")
+
+
+@dead_letters.command("show")
+def show_dead_letter(
+    context: typer.Context,
+    identifier: Annotated[
+        str, typer.Argument(metavar="ID", help="A dead letter's or document's id, or its start.")
+    ],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a dead letter with its stack trace and where the raw bytes are."""
+    session = Session(context, config=config, as_json=as_json)
+    from ragassets.queries import dead_letters as letters
+
+    found = letters.show_dead_letters(session.workspace, identifier)
+    if session.as_json:
+        write_json({"dead_letters": [detail.as_json() for detail in found]})
+        return
+    for detail in found:
+        values = detail.as_json()
+        trace = values.pop("stack_trace")
+        write_pairs({name.replace("_", " "): value for name, value in values.items()})
+        write_line("stack trace:")
+        write_line("\n".join(f"  {line}" for line in str(trace).splitlines()) or "  none")
+        write_line()
+
+
+def audit(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Compare tables, catalog, landing zone and collections in both directions."""
+    session = Session(context, config=config, as_json=as_json)
+    from ragassets.queries.audit import run_audit
+
+    found = run_audit(session.workspace)
+    if session.as_json:
+        write_json(found.as_json())
+    else:
+        write_line("clean" if found.is_clean else "not clean")
+        write_table(
+            [
+                {
+                    "check": finding.name,
+                    "found": finding.count,
+                    "meaning": finding.meaning,
+                    "examples": list(finding.examples),
+                }
+                for finding in found.findings
+            ]
+        )
+        if not found.is_clean:
+            hint("Most of it is mended by the next run: ragassets ingest")
+    if not found.is_clean:
+        raise typer.Exit(NEEDS_ATTENTION)

@@ -179,9 +179,7 @@ def _snippet(text: str) -> str:
 def show(
     context: typer.Context,
     document: Annotated[str, typer.Argument(metavar="URI", help="A URI, or a path.")],
-    stage: Annotated[
-        TextStage, typer.Option(help="Which stage's text to show.")
-    ] = TextStage.clean,
+    stage: Annotated[TextStage, typer.Option(help="Which stage's text to show.")] = TextStage.clean,
     chunking: Annotated[
         str | None,
         typer.Option(help="Which chunking's chunks. [default: of the first automatic index]"),

@@ -115,7 +115,7 @@ def find_boundaries(
     starts = tokens.token_starts
     fine = [starts[edges[gap] + 1 : edges[gap + 1]] for gap in wide_gaps.tolist()]
     if fine:
-        _mark_fine(tokens, strengths, np.unique(np.concatenate(fine)))
+        _mark_fine(tokens, strengths, np.concatenate(fine))
         positions = np.flatnonzero(strengths >= Strength.TOKEN)
     return _boundaries(tokens, positions, strengths[positions].astype(np.int64))
 

@@ -8,13 +8,12 @@ hundred times slower; a chunk border that falls one sentence early costs nothing
 import re
 
 _SENTENCE_END = re.compile(
-    # Marks that need white space after them: in "3.5", "e.g." and "a.b.c" they end nothing.
-    # A small letter after it goes on with the sentence.
-    r"(?:[.!?…]+[\"'”’»)\]]*\s+(?![a-z])"
-    # Marks that end one anywhere: CJK, Devanagari, Arabic, Urdu, Ethiopic, Khmer, Burmese.
-    r"|[。！？｡।॥؟۔።។။]+[」』”’）》\"']*\s*)"
-    r"(?=\S)"
+    # CJK, Devanagari, Arabic, Urdu, Ethiopic, Khmer and Burmese marks end a sentence anywhere, the
+    # first four only before white space. One class first, and nothing tried twice: fast, and linear
+    # on a page of dots.
+    r"[.!?…。！？｡।॥؟۔።។။]++[\"'”’»)\]」』）》]*+\s*+"
 )
+_MARKS_BEFORE_SPACE = frozenset(".!?…")
 
 _ABBREVIATED = (
     "mr mrs ms dr prof rev hon gen col capt lt sgt sen rep gov pres st mt ft jr sr "
@@ -39,18 +38,23 @@ def sentence_starts(text: str) -> list[int]:
     Returns:
         Offsets of the first non-space character of each sentence but the first. Linear in the text.
     """
+    n_chars = len(text)
     return [
-        match.end()
+        start
         for match in _SENTENCE_END.finditer(text)
-        if _ends_a_sentence(text, match[0], match.start(), match.end())
+        if (start := match.end()) < n_chars and _ends_a_sentence(text, match[0], start)
     ]
 
 
-def _ends_a_sentence(text: str, mark: str, stop: int, start: int) -> bool:
-    if text[start].islower() and mark[0] in ".!?…":
+def _ends_a_sentence(text: str, mark: str, start: int) -> bool:
+    """Whether a mark, with the quotes and white space after it, stands before a new sentence."""
+    if mark[0] not in _MARKS_BEFORE_SPACE:
+        return True
+    # In "3.5", "a.b.c" and "Yes!" he said, the mark ends nothing.
+    if not mark[-1].isspace() or text[start].islower():
         return False
     is_single_stop = mark[0] == "." and mark[1].isspace()
-    return not (is_single_stop and _is_abbreviation(text, stop))
+    return not (is_single_stop and _is_abbreviation(text, start - len(mark)))
 
 
 def _is_abbreviation(text: str, stop: int) -> bool:

@@ -5,7 +5,7 @@ The runs go to the project's instance, so the UI shows them with their partition
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -16,10 +16,7 @@ from ragassets.defs import jobs, metadata
 from ragassets.defs.assets.source_objects import CONFIRM_DELETIONS_TAG, SOURCES_TAG
 from ragassets.defs.instance import fail_abandoned_runs, worker_tags
 from ragassets.defs.resources import WorkspaceResource
-from ragassets.defs.runtime import DEFER_EVENTS_TAG, PROGRESS
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, its inputs done and its inputs to do."""
+from ragassets.defs.runtime import PROGRESS, Progress
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
@@ -226,7 +223,7 @@ class _Runs:
                 run_config={**_QUIET, **(config or {})},
                 instance=self.instance,
                 run_id=run_id,
-                tags={**worker_tags(), DEFER_EVENTS_TAG: _deferred(job), **span, **(tags or {})},
+                tags={**worker_tags(), **span, **(tags or {})},
             )
         except dg.Failure as failure:
             raise (failure.__cause__ or failure) from failure
@@ -275,11 +272,6 @@ class _Runs:
             seconds=time.monotonic() - self.started,
             problems=(*problems, *_unsealed(self.resource, versions)),
         )
-
-
-def _deferred(job: str) -> str:
-    """Only jobs with partitions log their own events."""
-    return "false" if job in (jobs.OBSERVE_SOURCES, jobs.MOVE_ALIASES) else "true"
 
 
 def _versions(config: Config, named: Sequence[str] | None) -> list[str]:

@@ -1,36 +1,51 @@
-"""The keys of materialization metadata, in one place, and how reports become metadata."""
+"""The keys of materialization metadata, in one place, and how values are shown in the UI."""
 
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+Metadata = Mapping[str, dg.MetadataValue | str | int | float]
+
+N_DOCUMENTS = "n_documents"
+N_CHUNKS = "n_chunks"
 N_INPUTS = "n_inputs"
 N_COMPUTED = "n_computed"
 N_REUSED = "n_reused"
 N_REMOVED = "n_removed"
 N_FAILED = "n_failed"
 N_NEWLY_FAILED = "n_newly_failed"
+N_PARTITIONS = "n_partitions_together"
+"""Partitions that the step took together: `seconds` is the time of all of them."""
 ROW_COUNT = "dagster/row_count"
-"""Dagster plots this one by itself."""
+"""Dagster shows and plots this one by itself."""
 SECONDS = "seconds"
 PREVIEW = "preview"
+FAILURES = "failures"
 TABLE = "table"
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARS = 80
 
 
-def markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MarkdownMetadataValue:
+def markdown_table(
+    rows: Sequence[Mapping[str, object]], *, n_rows: int = PREVIEW_ROWS
+) -> dg.MarkdownMetadataValue:
     """A Markdown table of the first rows, long cells cut."""
     if not rows:
         return dg.MetadataValue.md("_no rows_")
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns)]
-    lines += [[_cell(row[name]) for name in columns] for row in rows[:PREVIEW_ROWS]]
+    lines += [[_cell(row[name]) for name in columns] for row in rows[:n_rows]]
     return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
 def _cell(value: object) -> str:
+    """One line; what means something in Markdown is escaped: a document must not draw in the UI."""
     text = "" if value is None else " ".join(str(value).split())
-    cut = text if len(text) <= PREVIEW_CHARS else f"{text[:PREVIEW_CHARS]}…"
-    return cut.replace("|", "\\|")
+    if len(text) > PREVIEW_CHARS:
+        # The end of a URI tells documents apart, the beginning of anything else.
+        is_uri = "://" in text[:12]
+        text = f"…{text[-PREVIEW_CHARS:]}" if is_uri else f"{text[:PREVIEW_CHARS]}…"
+    for character in "\\|`*<[":
+        text = text.replace(character, f"\\{character}")
+    return text

@@ -1,7 +1,8 @@
 """Partitions and their mappings, all derived from the configuration.
 
-A source shard is the first dimension of everything; chunkings, embedding sets and index versions are
-the second one. A new entry in the configuration is a new key, hence missing partitions: the backfill.
+A source shard is the first dimension of everything; chunkings, embedding sets and index versions
+are the second one. A new entry in the configuration is a new key, hence missing partitions: the
+backfill.
 """
 
 from collections.abc import Iterable

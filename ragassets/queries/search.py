@@ -69,7 +69,7 @@ def resolve_target(
         if index_version not in collections:
             raise _nothing_there("--index", index_version, f"ragassets index build {index_version}")
         return Target(index_version, None)
-    name = alias or _default_alias(workspace, targets)
+    name = alias or choose_alias(workspace, targets)
     if name not in targets:
         workspace.config.alias(name)
         raise _nothing_there("alias", name, "ragassets ingest")
@@ -82,7 +82,12 @@ def resolve_target(
     return Target(targets[name], name)
 
 
-def _default_alias(workspace: Workspace, targets: Mapping[str, str]) -> str:
+def choose_alias(workspace: Workspace, targets: Mapping[str, str]) -> str:
+    """The alias that is meant where none is named: `documents`, or the only one.
+
+    Raises:
+        ConfigurationError: There are several, none of them `documents`.
+    """
     names = sorted(set(targets) | set(workspace.config.aliases))
     if len(names) == 1 or DEFAULT_ALIAS in names:
         return DEFAULT_ALIAS if DEFAULT_ALIAS in names else names[0]
@@ -98,6 +103,21 @@ def _nothing_there(key: str, name: str, command: str) -> ConfigurationError:
     return ConfigurationError(
         key=key, value=name, problem="serves nothing yet", fix=f"Run `{command}` first"
     )
+
+
+def alias_targets(workspace: Workspace) -> dict[str, str]:
+    """Where each alias points; it takes no lock."""
+    with workspace.vector_store() as store:
+        return store.aliases()
+
+
+def aliases_by_version(workspace: Workspace) -> dict[str, tuple[str, ...]]:
+    """The aliases that serve each index version."""
+    targets = alias_targets(workspace)
+    return {
+        version: tuple(sorted(alias for alias, target in targets.items() if target == version))
+        for version in set(targets.values())
+    }
 
 
 def search(
@@ -131,9 +151,7 @@ def search(
         embedder = None if chosen == "sparse" else workspace.embedder(version.embedding_model)
         vectors = repeat(None, len(part)) if embedder is None else embedder.embed_queries(part)
         requests = [
-            SearchRequest(
-                mode=chosen, limit=limit, vector=vector, text=text, filters=filters or {}
-            )
+            SearchRequest(mode=chosen, limit=limit, vector=vector, text=text, filters=filters or {})
             for text, vector in zip(part, vectors, strict=True)
         ]
         with workspace.vector_store() as store:

@@ -32,9 +32,7 @@ def read_version_rows(workspace: Workspace, index_version: str) -> VersionRows:
     """Count the rows of a configured index version, and how many of them are stale."""
     config = workspace.config
     version, shards = config.index_version(index_version), config.source_shards()
-    chunks = good_rows(
-        workspace.tables, CHUNKS, shards, ("chunk_id",), chunking=version.chunking
-    )
+    chunks = good_rows(workspace.tables, CHUNKS, shards, ("chunk_id",), chunking=version.chunking)
     embedded = good_rows(
         workspace.tables,
         EMBEDDINGS,

@@ -1,7 +1,8 @@
 """Elements to clean text with blocks: noise removed, Unicode repaired, personal data redacted."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
@@ -100,11 +101,10 @@ def _clean(item: tuple[Row, CleaningConfig]) -> tuple[str, list[Row] | Failure]:
     row, rules = item
 
     def clean(row: Row) -> list[Row]:
-        elements, title = row["elements"], row["title"]
-        assert isinstance(elements, list)
+        title = row["title"]
         document = clean_document(
             uri=str(row["uri"]),
-            elements=elements,
+            elements=cast("list[Mapping[str, object]]", row["elements"]),
             title=title if isinstance(title, str) else None,
             config=rules,
         )

@@ -75,9 +75,7 @@ def _letters_of(workspace: Workspace, stage: Stage, shards: Sequence[str]) -> pl
     # A signature is half of a duplicate decision; users know the public stage.
     name = UNIQUE_DOCUMENTS.name if stage is DOCUMENT_SIGNATURES else stage.name
     dimensions = [column for column in stage.partition_by if column != SHARD]
-    ids = [
-        stable_hash(name, *key) for key in failures.select(*dimensions, stage.key).iter_rows()
-    ]
+    ids = [stable_hash(name, *key) for key in failures.select(*dimensions, stage.key).iter_rows()]
     chunk_id = pl.col("chunk_id") if stage.key == "chunk_id" else pl.lit(None, dtype=pl.String)
     return failures.select(
         pl.Series("dead_letter_id", ids, dtype=pl.String),

@@ -62,9 +62,7 @@ def catalog_rows(
     """What the tables say of every living document of some shards."""
     tables = workspace.tables
     alive = tables.read(SOURCE_OBJECTS, partitions_of(shards), where=~pl.col("is_deleted"))
-    frame = alive.select(
-        "document_id", "source", SHARD, "uri", "etag", "size_bytes", "modified_at"
-    )
+    frame = alive.select("document_id", "source", SHARD, "uri", "etag", "size_bytes", "modified_at")
     for stage, columns in (
         (RAW_DOCUMENTS, ("content_hash",)),
         (PARSED_DOCUMENTS, ("media_type", "parser", "n_pages")),
@@ -73,9 +71,7 @@ def catalog_rows(
         (UNIQUE_DOCUMENTS, ("duplicate_of",)),
     ):
         rows = good_rows(tables, stage, shards, ("document_id", *columns))
-        marked = rows.select(
-            "document_id", *columns, pl.lit(value=True).alias(f"_in_{stage.name}")
-        )
+        marked = rows.select("document_id", *columns, pl.lit(value=True).alias(f"_in_{stage.name}"))
         frame = frame.join(marked, on="document_id", how="left")
     frame = frame.join(_chunk_counts(workspace, shards), on="document_id", how="left")
     frame = frame.join(_index_versions(workspace, shards), on="document_id", how="left")

@@ -1,4 +1,4 @@
-"""Chunks to vectors, under one embedding model; what was embedded before is never embedded again."""
+"""Chunks to vectors, under one embedding model; nothing is ever embedded twice."""
 
 import dataclasses
 from collections import Counter
@@ -28,8 +28,8 @@ def update_embeddings(
 ) -> dict[str, StageReport]:
     """Bring `embeddings` of some shards up to date.
 
-    A vector that any shard has for the same text under the same model is taken over: a document that
-    was renamed or came back costs nothing. In the reports such chunks count as reused.
+    A vector that any shard has for the same text under the same model is taken over: a document
+    that was renamed or came back costs nothing. In the reports such chunks count as reused.
     """
     chunking, model = workspace.config.embedding_sets()[embedding_set]
     embedder = workspace.embedder(model)

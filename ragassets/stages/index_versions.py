@@ -1,4 +1,4 @@
-"""Seal an index version: every shard there, counts equal on both sides, vectors sound, quality known."""
+"""Seal an index version: every shard there, counts equal, vectors sound, quality known."""
 
 import json
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ from ragassets.core.evaluation import (
 from ragassets.core.fingerprints import data_version, fingerprint
 from ragassets.core.indexing import VectorStore
 from ragassets.core.searching import SearchRequest
-from ragassets.core.stages import SHARD, RunContext, Stage
+from ragassets.core.stages import RunContext, Stage
 from ragassets.errors import ConfigurationError
+from ragassets.stages.retired_shards import retire_shards
 
 SEALED, INCOMPLETE = "sealed", "incomplete"
 
@@ -51,19 +52,18 @@ class SealReport:
         return self.state == SEALED
 
 
-def seal_index_version(
-    workspace: Workspace, index_version: str, context: RunContext
-) -> SealReport:
-    """Judge a version and write its row of `index_versions`.
+def seal_index_version(workspace: Workspace, index_version: str, context: RunContext) -> SealReport:
+    """Judge a version and write its row of `index_versions`; retired shards are cleared before.
 
     A version whose points and golden queries are those of its last sealing is not measured again.
     """
     version = workspace.config.index_version(index_version)
+    retire_shards(workspace, index_version, context)
     golden = golden_queries(workspace, index_version)
     indexed = workspace.tables.read(
         INDEXED_CHUNKS.outputs,
         [{"index_version": index_version}],
-        columns=["chunk_id", "document_id", "output_hash", SHARD],
+        columns=["chunk_id", "document_id", "output_hash"],
     )
     content_version = data_version(indexed.select("chunk_id", "output_hash").iter_rows())
     specification = fingerprint(
@@ -73,9 +73,7 @@ def seal_index_version(
         }
     )
     with workspace.vector_store() as store:
-        n_points = (
-            store.count(index_version) if index_version in store.list_collections() else 0
-        )
+        n_points = store.count(index_version) if index_version in store.list_collections() else 0
         problems, n_failed = _problems(workspace, index_version, indexed, n_points)
         earlier = last_seal(workspace, index_version)
         is_known = earlier is not None and (
@@ -160,9 +158,7 @@ def _problems(
     """What keeps the version from being complete, and how many dead letters it leaves out."""
     version = workspace.config.index_version(index_version)
     embedding_set, tables = version.embedding_set, workspace.tables
-    chunks = tables.read(
-        CHUNKS.outputs, [{"chunking": version.chunking}], columns=["chunk_id", SHARD]
-    )
+    chunks = tables.read(CHUNKS.outputs, [{"chunking": version.chunking}], columns=["chunk_id"])
     embedded = tables.read(
         EMBEDDINGS.outputs, [{"embedding_set": embedding_set}], columns=["chunk_id"]
     )
@@ -174,8 +170,6 @@ def _problems(
     n_pending = sum(frame.filter("is_transient").height for frame in failures)
     failed_chunks = set(failures[1]["chunk_id"]) | set(failures[2]["chunk_id"])
     missing = set(chunks["chunk_id"]) - set(embedded["chunk_id"]) - failed_chunks
-    known_shards = set(workspace.config.source_shards())
-    retired = set(chunks[SHARD]) - known_shards
     n_unindexed = len(set(embedded["chunk_id"]) - set(indexed["chunk_id"]) - failed_chunks)
     checks = [
         (bool(missing), f"{len(missing)} chunks have no embedding"),
@@ -185,15 +179,12 @@ def _problems(
             n_points != indexed.height,
             f"the collection holds {n_points} points, its table {indexed.height}",
         ),
-        (bool(retired), f"shards {sorted(retired)[:3]} are no longer configured"),
     ]
     return [text for holds, text in checks if holds], sum(frame.height for frame in failures)
 
 
 def _failures(workspace: Workspace, stage: Stage, **dimension: str) -> pl.DataFrame:
-    return workspace.tables.read(
-        stage.failures, [dimension], columns=[stage.key, "is_transient"]
-    )
+    return workspace.tables.read(stage.failures, [dimension], columns=[stage.key, "is_transient"])
 
 
 def _unsound_vectors(workspace: Workspace, index_version: str) -> list[str]:

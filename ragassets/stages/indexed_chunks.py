@@ -1,10 +1,16 @@
-"""Embeddings to points of one index version's collection: write, verify, then delete, then commit.
+"""Embeddings to points of one index version's collection: write, verify, commit, then delete.
 
-The table `_index_intents` names the points that a run is about to write, before it writes them. A run
-that dies after writing leaves them there, and the next one deletes those that are no longer wanted.
+The table `_index_intents` names the points that a run is about to write or to delete, before it
+does either; it is emptied last. What a run that died left there is doubtful, because the sources
+may have changed back since: the next run writes those points again where they are wanted, whatever
+the table says of them, and deletes the others. So deleting comes after the commit: the other way
+round, a document that came back after a crash between the two would be in the table and not in the
+collection.
 """
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -47,8 +53,9 @@ class _IndexRun:
         self.inputs = pl.DataFrame()
 
     def update(self, context: RunContext) -> dict[str, StageReport]:
-        """Write, verify, delete, commit."""
+        """Write, verify, commit, delete."""
         self._ensure_collection()
+        self._drop_doubtful_rows()
         self.inputs = self._inputs()
         reports = run_stage(
             INDEXED_CHUNKS,
@@ -56,29 +63,49 @@ class _IndexRun:
             self.inputs,
             self._write_points,
             tables=self.tables,
-            context=context,
-            before_commit=self._delete_old_points,
+            # Points are written fast, and a checkpoint could not say whether they are still there.
+            context=dataclasses.replace(context, checkpoints=None),
+            before_commit=self._intend_deletions,
         )
-        if self._intended():
-            self._delete_abandoned()
-            self._set_intents([])
+        settle_intents(self.workspace, self.store, self.name, self.shards)
         return reports
 
     def _ensure_collection(self) -> None:
-        """Create the collection; when it is new, whatever the table says was indexed is gone."""
-        is_new = self.name not in self.store.list_collections()
+        """Create the collection; where it is missing, whatever the table says was indexed is gone.
+
+        The table goes first: a crash in between must not leave rows beside an empty collection.
+        """
+        if self.name not in self.store.list_collections():
+            snapshot = self.tables.snapshot(INDEXED_CHUNKS.outputs)
+            stale = self.tables.read_at(snapshot, [{"index_version": self.name}], columns=[SHARD])
+            if stale.height:
+                self.tables.replace(
+                    snapshot,
+                    partitions_of(sorted(set(stale[SHARD])), index_version=self.name),
+                    INDEXED_CHUNKS.outputs.empty_frame(),
+                )
         self.store.ensure_collection(self.name, self.workspace.collection_config(self.name))
-        if not is_new:
+
+    def _drop_doubtful_rows(self) -> None:
+        """Forget the rows whose points a killed run may have overwritten or deleted.
+
+        Their points stay named in the intents until this run is through.
+        """
+        retired = set(self._intents([{"index_version": self.name}])[SHARD]) - set(
+            self.workspace.config.source_shards()
+        )
+        shards = sorted({*self.shards, *retired})
+        doubtful = self._intents(partitions_of(shards, index_version=self.name))["point_id"]
+        if doubtful.is_empty():
             return
         snapshot = self.tables.snapshot(INDEXED_CHUNKS.outputs)
-        stale = self.tables.read_at(snapshot, [{"index_version": self.name}], columns=[SHARD])
-        if stale.height:
-            shards = sorted(set(stale[SHARD]))
-            self.tables.replace(
-                snapshot,
-                partitions_of(shards, index_version=self.name),
-                INDEXED_CHUNKS.outputs.empty_frame(),
-            )
+        rows = self.tables.read_at(snapshot, self.partitions)
+        is_doubtful = pl.col("point_id").is_in(doubtful.to_list())
+        touched = sorted(set(rows.filter(is_doubtful)[SHARD]))
+        if touched:
+            kept = rows.filter(pl.col(SHARD).is_in(touched) & ~is_doubtful)
+            touched_partitions = partitions_of(touched, index_version=self.name)
+            self.tables.replace(snapshot, touched_partitions, kept)
 
     def _inputs(self) -> pl.DataFrame:
         """Chunks that have an embedding, hashed over all that decides their point.
@@ -128,7 +155,7 @@ class _IndexRun:
 
     def _write_points(self, keys: list[str]) -> Iterator[Outcome]:
         """Write the points of these chunks and make sure that they are there."""
-        self._set_intents(keys)
+        self._intend([point_id(key) for key in keys], self._shards_of(keys))
         for start in range(0, len(keys), BATCH_POINTS):
             rows = self._points(keys[start : start + BATCH_POINTS])
             payloads = [self._payload(row) for row in rows.drop("vector").iter_rows(named=True)]
@@ -177,10 +204,10 @@ class _IndexRun:
         ).rename({"output_hash": "vector_hash"})
         return chunks.join(vectors, on="chunk_id").sort("chunk_id")
 
-    def _payload(self, row: dict[str, object]) -> dict[str, object]:
-        source = self.workspace.config.source(str(row["source"]))
+    def _payload(self, row: dict[str, Any]) -> dict[str, object]:
+        source = self.workspace.config.source(row["source"])
         fields = {name: row[name] for name in (*COLUMNS, *PAYLOAD_COLUMNS)}
-        return chunk_payload(**fields, metadata=source.metadata, acl=source.acl)  # type: ignore
+        return chunk_payload(**fields, metadata=source.metadata, acl=source.acl)
 
     def _verify(self, expected: dict[str, str]) -> None:
         """Make sure that the points are there with the payload that was sent."""
@@ -193,58 +220,69 @@ class _IndexRun:
                 detail=f"{len(wrong)} points are not in the collection as they were written",
             )
 
-    def _delete_old_points(self, previous: StageState, changed: StageState) -> None:
-        """Delete the points that the new state lacks; the new ones are verified by now."""
-        old = set(previous.outputs["point_id"])
-        gone = sorted((old | self._intended()) - set(changed.outputs["point_id"]))
-        gone = self._unless_wanted_elsewhere(gone)
-        if gone:
-            self.store.delete(self.name, gone)
-            self.store.flush(self.name)
+    def _intend_deletions(self, previous: StageState, changed: StageState) -> None:
+        """Record the points that the new state lacks, before it is committed."""
+        gone = previous.outputs.join(changed.outputs, on="point_id", how="anti")
+        if gone.height:
+            self._intend(gone["point_id"].to_list(), gone[SHARD].to_list())
 
-    def _delete_abandoned(self) -> None:
-        """Delete points that a killed run wrote and that nothing wants any more."""
-        standing = self.tables.read(
-            INDEXED_CHUNKS.outputs, self.partitions, columns=["point_id"]
+    def _shards_of(self, keys: Sequence[str]) -> list[str]:
+        homes: dict[str, str] = dict(self.inputs.select("chunk_id", SHARD).iter_rows())
+        return [homes[key] for key in keys]
+
+    def _intents(self, partitions: Sequence[dict[str, str]]) -> pl.DataFrame:
+        return self.tables.read(INDEX_INTENTS, partitions)
+
+    def _intend(self, point_ids: Sequence[str], shards: Sequence[str]) -> None:
+        """Record points beside those that are recorded already."""
+        add_intents(
+            self.workspace, self.name, self.shards, dict(zip(point_ids, shards, strict=True))
         )
-        gone = self._unless_wanted_elsewhere(sorted(self._intended() - set(standing["point_id"])))
-        if gone:
-            self.store.delete(self.name, gone)
-            self.store.flush(self.name)
 
-    def _unless_wanted_elsewhere(self, point_ids: list[str]) -> list[str]:
-        """Leave out points that a shard outside this run holds: documents move between shards when
-        the number of shards changes."""
-        if not point_ids:
-            return point_ids
-        holders = self.tables.read(
-            INDEXED_CHUNKS.outputs,
-            [{"index_version": self.name}],
-            columns=["point_id", SHARD],
-            where=pl.col("point_id").is_in(point_ids) & ~pl.col(SHARD).is_in(self.shards),
-        )
-        return sorted(set(point_ids) - set(holders["point_id"]))
 
-    def _intended(self) -> set[str]:
-        rows = self.tables.read(INDEX_INTENTS, self.partitions, columns=["point_id"])
-        return set(rows["point_id"])
+def add_intents(
+    workspace: Workspace, index_version: str, shards: Sequence[str], points: Mapping[str, str]
+) -> None:
+    """Record points that are about to be written or deleted.
 
-    def _set_intents(self, keys: Sequence[str]) -> None:
-        """Record what is about to be written, together with what an earlier run left recorded."""
-        snapshot = self.tables.snapshot(INDEX_INTENTS)
-        earlier = self.tables.read_at(snapshot, self.partitions)
-        if not keys:
-            if earlier.height:
-                self.tables.replace(snapshot, self.partitions, earlier.clear())
-            return
-        intended = (
-            self.inputs.filter(pl.col("chunk_id").is_in(list(keys)))
-            .with_columns(
-                pl.col("chunk_id")
-                .map_elements(point_id, return_dtype=pl.String)
-                .alias("point_id")
-            )
-            .select(INDEX_INTENTS.schema.names())
-        )
-        merged = pl.concat([earlier, intended]).unique(["point_id", SHARD])
-        self.tables.replace(snapshot, self.partitions, merged)
+    Args:
+        workspace: Where to record.
+        index_version: Whose points they are.
+        shards: All shards of the run.
+        points: Point id to source shard.
+    """
+    snapshot = workspace.tables.snapshot(INDEX_INTENTS)
+    partitions = partitions_of(shards, index_version=index_version)
+    earlier = workspace.tables.read_at(snapshot, partitions)
+    rows = {"point_id": list(points), SHARD: list(points.values())}
+    added = pl.DataFrame(rows, schema={"point_id": pl.String, SHARD: pl.String}).with_columns(
+        pl.lit(index_version).alias("index_version")
+    )
+    merged = pl.concat([earlier, added.select(earlier.columns)]).unique(["point_id", SHARD])
+    workspace.tables.replace(snapshot, partitions, merged)
+
+
+def settle_intents(
+    workspace: Workspace, store: VectorStore, index_version: str, shards: Sequence[str]
+) -> None:
+    """Delete the intended points of some shards that no committed row has, then forget the intents.
+
+    A point that another shard's row has is left alone: documents move between shards when the
+    number of shards changes.
+    """
+    snapshot = workspace.tables.snapshot(INDEX_INTENTS)
+    partitions = partitions_of(shards, index_version=index_version)
+    intents = workspace.tables.read_at(snapshot, partitions)
+    if intents.is_empty():
+        return
+    intended = set(intents["point_id"])
+    standing = workspace.tables.read(
+        INDEXED_CHUNKS.outputs,
+        [{"index_version": index_version}],
+        columns=["point_id"],
+        where=pl.col("point_id").is_in(sorted(intended)),
+    )
+    if gone := sorted(intended - set(standing["point_id"])):
+        store.delete(index_version, gone)
+        store.flush(index_version)
+    workspace.tables.replace(snapshot, partitions, intents.clear())

@@ -1,10 +1,11 @@
 """The aliases: where they point, how they got there, and the switch itself.
 
 The vector store holds the truth of where an alias points; the table `live_index` is its history.
+A move that was killed between the two is written into the history by the next one.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import polars as pl
 
@@ -46,6 +47,7 @@ def move_aliases(
         IndexVersionError: The move is not allowed.
         UnknownNameError: There is no such alias, version or action.
     """
+    _record_unwritten_moves(workspace, context, actor=actor)
     match action:
         case "promote":
             return [promote(workspace, alias, to_version, context, actor=actor, reason=reason)]
@@ -68,7 +70,7 @@ def start_aliases(workspace: Workspace, context: RunContext, *, actor: str) -> l
         seal = last_seal(workspace, alias.live)
         if name in targets or seal is None or seal["state"] != SEALED:
             continue
-        switch = AliasSwitch(name, None, alias.live, "start", "configured as live", actor)
+        switch = _start(name, alias.live, actor)
         switch_alias(workspace, switch, context)
         started.append(switch)
     return started
@@ -144,9 +146,29 @@ def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext)
     _record(workspace, switch, context)
 
 
+def _record_unwritten_moves(workspace: Workspace, context: RunContext, *, actor: str) -> None:
+    """Complete the history of aliases that point elsewhere than its last move says."""
+    with workspace.vector_store() as store:
+        targets = store.aliases()
+    for name, target in sorted(targets.items()):
+        moves = workspace.tables.read(ALIAS_SWITCHES, [{"alias": name}]).sort("switched_at")
+        last = str(moves["to_version"][-1]) if moves.height else None
+        if last == target:
+            continue
+        switch = (
+            _start(name, target, actor)
+            if last is None
+            else AliasSwitch(name, last, target, "promote", "recorded after an interruption", actor)
+        )
+        _record(workspace, switch, context)
+
+
+def _start(alias: str, version: str, actor: str) -> AliasSwitch:
+    return AliasSwitch(alias, None, version, "start", "configured as live", actor)
+
+
 def _why(seal: dict[str, object]) -> str:
-    problems = seal["problems"]
-    return "; ".join(map(str, problems)) if isinstance(problems, list) else ""
+    return "; ".join(map(str, cast("list[object]", seal["problems"] or [])))
 
 
 def _record(workspace: Workspace, switch: AliasSwitch, context: RunContext) -> None:

@@ -13,6 +13,7 @@ from ragassets.core.fingerprints import data_version
 from ragassets.core.stages import SHARD
 from ragassets.errors import ConfigurationError, SourceUnavailableError
 from ragassets.stages.inputs import partitions_of
+from ragassets.stages.retired_shards import forget_source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,15 @@ def discover(
         workspace: Where to read and write.
         sources: Names of the sources to list.
         now: Time of the listing, UTC.
-        confirmed: Sources whose deletions are meant, however many.
+        confirmed: Sources whose deletions are meant, however many. All documents go of one that is
+            not configured any more.
 
     Raises:
         ConfigurationError: A source that was never read cannot be found: its uri is wrong.
     """
+    for name in confirmed:
+        if name and name not in workspace.config.sources:
+            forget_source(workspace, name, now)
     return [_discover(workspace, name, now, is_confirmed=name in confirmed) for name in sources]
 
 

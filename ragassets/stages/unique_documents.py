@@ -1,8 +1,8 @@
 """Exact and near-duplicate decisions: signatures shard by shard, decisions over the whole corpus.
 
-A document's signature is computed once (`_document_signatures`). The decisions are a pure function of
-the signatures of all shards, so they equal a fresh build whatever arrived when; a shard's rows are
-written only where they changed.
+A document's signature is computed once (`_document_signatures`). The decisions are a pure function
+of the signatures of all shards, so they equal a fresh build whatever arrived when; a shard's rows
+are written only where they changed.
 """
 
 import json
@@ -106,14 +106,15 @@ def update_unique_documents(
         .with_columns(pl.col("similarity").cast(pl.String).alias("decision"))
     )
     inputs = with_input_hash(
-        decided, fingerprint({"stage": "unique_documents", "version": "1"}), "duplicate_of", "decision"
+        decided,
+        fingerprint({"stage": "unique_documents", "version": "1"}),
+        "duplicate_of",
+        "decision",
     )
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
         rows = decided.filter(pl.col("document_id").is_in(keys))
-        hashes = [
-            stable_hash(*row) for row in rows.select("duplicate_of", "decision").iter_rows()
-        ]
+        hashes = [stable_hash(*row) for row in rows.select("duplicate_of", "decision").iter_rows()]
         yield Outcome(
             rows.select(*COLUMNS, "duplicate_of", "similarity").with_columns(
                 pl.Series("output_hash", hashes, dtype=pl.String)

@@ -85,6 +85,17 @@ def batch(*texts: str) -> PointBatch:
     return PointBatch([point_id(i) for i in ids], EMBEDDER.embed_documents(texts), payloads)
 
 
+SEARCH = """
+import time
+from ragassets.adapters.vector_store import open_vector_store
+while True:
+    with open_vector_store({location!r}, timeout_seconds=30) as store:
+        store.count("v1")
+        time.sleep(0.3)
+        print("session", flush=True)
+"""
+
+
 @pytest.fixture
 def holder(tmp_path: Path) -> Generator[subprocess.Popen[str]]:
     """A process that holds the store."""
@@ -124,6 +135,25 @@ def test_a_killed_holder_frees_the_store_at_once(
         note = json.loads((tmp_path / "qdrant" / "holder.json").read_text())
         assert note["pid"] == os.getpid()
     assert not (tmp_path / "qdrant" / "holder.json").exists()
+
+
+@pytest.mark.slow
+def test_a_loop_of_short_sessions_does_not_starve_an_ingestion(tmp_path: Path) -> None:
+    """A busy search process gives the lock back for microseconds only."""
+    location = str(tmp_path / "qdrant")
+    with open_vector_store(location, timeout_seconds=1) as store:
+        store.ensure_collection("v1", CONFIG)
+    command = [sys.executable, "-c", SEARCH.format(location=location)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as searcher:
+        try:
+            assert searcher.stdout is not None
+            for turn in range(3):
+                assert searcher.stdout.readline() == "session\n"
+                with open_vector_store(location, timeout_seconds=10) as store:
+                    store.upsert("v1", batch(f"text {turn}"))
+                    assert store.count("v1") == turn + 1
+        finally:
+            searcher.kill()
 
 
 def test_looking_at_names_and_aliases_needs_no_lock(

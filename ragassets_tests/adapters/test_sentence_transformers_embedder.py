@@ -174,6 +174,7 @@ def ndcg_at_10(ranked: list[str], relevant: set[str]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)  # a minute when the cores are free; embedding suffers when they are not
 def test_retrieval_quality_on_cranfield_through_model_and_store(tmp_path: Path) -> None:
     """The published bar: dense at least 0.395, hybrid at least 0.02 better."""
     folder = corpus("retrieval") / "cranfield"

@@ -264,6 +264,7 @@ class TestStability:
         # Never more, whatever the paragraph: the cuts within reach of it and their neighbours.
         assert n_new(chunked(paragraphs, config), chunked(edited, config)) <= 5
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("strategy", ["recursive", "sentence", "by_title"])
     def test_one_edit_in_a_hundred_pages_without_headings_embeds_one_chunk_or_two(
         self, strategy: ChunkingStrategy
@@ -467,6 +468,11 @@ class TestSentences:
     def test_sentences_begin_where_a_reader_would_say(self, text: str, expected: list[str]) -> None:
         edges = [0, *sentence_starts(text), len(text)]
         assert [text[a:b].strip() for a, b in itertools.pairwise(edges)] == expected
+
+
+def test_a_page_of_dots_takes_no_longer_than_a_page_of_words() -> None:
+    """Tables of contents and form fields hold such lines; a quadratic rule would hang on them."""
+    assert sentence_starts("." * 1_000_000 + "x" + "!?" * 500_000 + '"' * 1_000_000) == []
 
 
 def test_white_space_is_what_python_calls_so() -> None:

@@ -9,9 +9,9 @@ from typing import Any, Protocol, cast
 from ragassets.errors import CorruptDocumentError, OversizedDocumentError
 
 # A package whose markup unpacks to more than this is a decompression bomb, or as good as one: a
-# real handbook of 870 pages has 11 MB. This much is read in about half a minute, and its tree takes
+# real handbook of 870 pages has 6 MB. This much is read in about half a minute, and its tree takes
 # about ten times as much memory.
-MAX_MARKUP_BYTES = 48 * 1024 * 1024
+MAX_MARKUP_BYTES = 32 * 1024 * 1024
 _MARKUP_SUFFIXES = (".xml", ".rels", ".html", ".xhtml", ".htm")
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from wcmatch import glob
 
@@ -27,8 +27,7 @@ class LocalFolder:
             include: Glob patterns relative to the folder, `**` for any depth; one must match.
             exclude: Patterns of files to leave out.
         """
-        parts = urlsplit(path)
-        self._folder = Path(unquote(parts.path) if parts.scheme == "file" else path)
+        self._folder = _path_of(path) if path.startswith("file://") else Path(path)
         self._include = [pattern.removeprefix("./") for pattern in include]
         self._exclude = [pattern.removeprefix("./") for pattern in exclude]
 
@@ -45,9 +44,7 @@ class LocalFolder:
                 fix="Nothing was deleted. Bring it back, or mend the source's uri",
             )
         problems: list[str] = []
-        objects = [
-            entry for path in self._walk(problems) if (entry := _describe(path, problems))
-        ]
+        objects = [entry for path in self._walk(problems) if (entry := _describe(path, problems))]
         return Listing(objects, is_complete=not problems, message="; ".join(problems[:3]))
 
     def fetch(self, uri: str) -> bytes:
@@ -57,7 +54,7 @@ class LocalFolder:
             SourceUnavailableError: The file cannot be read.
             ChangedDuringReadError: It changed while it was read.
         """
-        path = Path(unquote(urlsplit(uri).path))
+        path = _path_of(uri)
         try:
             with path.open("rb") as file:
                 before = os.fstat(file.fileno())
@@ -87,6 +84,11 @@ class LocalFolder:
             self._exclude
             and glob.globmatch(path.as_posix(), self._exclude, flags=glob.GLOBSTAR | glob.DOTGLOB)
         )
+
+
+def _path_of(uri: str) -> Path:
+    """The path that a `file://` URI names; a file name need not be UTF-8."""
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
 
 
 def _describe(path: Path, problems: list[str]) -> SourceObject | None:

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from ragassets.config import Config
 from ragassets.defs.assets.stage_asset import build_stage_asset
+from ragassets.defs.metadata import Metadata
 from ragassets.defs.partitions import CHUNKING, Partitions
 
 if TYPE_CHECKING:
@@ -17,7 +19,8 @@ def build_chunks(partitions: Partitions) -> dg.AssetsDefinition:
     """The asset, one partition a source shard and chunking."""
     return build_stage_asset(
         name="chunks",
-        description="Chunks of the surviving documents under one chunking, with their place in the clean text.",
+        description="Chunks of the surviving documents under one chunking, with their place in the"
+        " clean text. A new chunking parses nothing again.",
         group="ingestion",
         kinds={"python", "deltalake"},
         partitions_def=partitions.chunks,
@@ -27,8 +30,18 @@ def build_chunks(partitions: Partitions) -> dg.AssetsDefinition:
         ],
         update=_update,
         dimension=CHUNKING,
+        settings=_settings,
         backfill_policy=dg.BackfillPolicy.multi_run(16),
     )
+
+
+def _settings(config: Config, chunking: str) -> Metadata:
+    rules = config.chunking(chunking)
+    return {
+        "strategy": rules.strategy,
+        "max_tokens": rules.max_tokens,
+        "overlap_tokens": rules.overlap_tokens,
+    }
 
 
 def _update(

@@ -2,12 +2,14 @@
 
 import dagster as dg
 
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.defs import metadata
 from ragassets.defs.assets.stage_asset import OWNERS, RETRY_POLICY
-from ragassets.defs.partitions import Partitions
+from ragassets.defs.events import PartitionEvents
 from ragassets.defs.failures import failing_once
+from ragassets.defs.partitions import Partitions
 from ragassets.defs.resources import WorkspaceResource
-from ragassets.defs.runtime import PartitionEvent, report_partitions
+from ragassets.defs.stage_metadata import table_path
 
 DOCUMENT_STAGES = (
     "raw_documents",
@@ -24,11 +26,12 @@ def build_dead_letters(partitions: Partitions) -> dg.AssetsDefinition:
 
     @dg.asset(
         name="dead_letters",
-        description="Documents and chunks that a stage gave up on, with the reason.",
+        description="Documents and chunks that a stage gave up on, with the reason. A document is tried"
+        " again when its bytes or the stage change; `ragassets why URI` tells its whole story.",
         group_name="operations",
         kinds={"deltalake"},
         owners=OWNERS,
-        code_version="1",
+        code_version=STAGE_VERSIONS["dead_letters"],
         partitions_def=partitions.shards,
         deps=[
             *(dg.AssetDep(name) for name in DOCUMENT_STAGES),
@@ -45,20 +48,25 @@ def build_dead_letters(partitions: Partitions) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         from ragassets.stages.dead_letters import dead_letters_data_version, update_dead_letters
 
+        events = PartitionEvents(context)
         with failing_once(context):
             by_shard = update_dead_letters(workspace.workspace, list(context.partition_keys))
-        events: dict[str, PartitionEvent] = {
-            shard: (
-                dead_letters_data_version(rows),
-                {
-                    metadata.ROW_COUNT: rows.height,
-                    metadata.PREVIEW: metadata.markdown_table(
-                        rows.select("uri", "stage", "reason", "message").head(5).to_dicts()
-                    ),
-                },
-            )
-            for shard, rows in by_shard.items()
-        }
-        return report_partitions(context, events)
+            for shard, rows in by_shard.items():
+                shown = rows.select("uri", "stage", "reason", "message")
+                by_reason = rows.group_by("stage", "reason").len("count").sort("stage", "reason")
+                events.log(
+                    shard,
+                    dead_letters_data_version(rows),
+                    {
+                        metadata.ROW_COUNT: rows.height,
+                        metadata.N_DOCUMENTS: rows["document_id"].n_unique(),
+                        "reasons": metadata.markdown_table(by_reason.to_dicts(), n_rows=20),
+                        metadata.TABLE: table_path(workspace, "dead_letters"),
+                        metadata.PREVIEW: metadata.markdown_table(
+                            shown.head(metadata.PREVIEW_ROWS).to_dicts()
+                        ),
+                    },
+                )
+        return events.result()
 
     return dead_letters

@@ -2,11 +2,14 @@
 
 import dagster as dg
 
+from ragassets.core.versions import STAGE_VERSIONS
+from ragassets.defs import metadata
 from ragassets.defs.assets.stage_asset import OWNERS, RETRY_POLICY
-from ragassets.defs.partitions import Partitions
+from ragassets.defs.events import PartitionEvents
 from ragassets.defs.failures import failing_once
+from ragassets.defs.partitions import Partitions
 from ragassets.defs.resources import WorkspaceResource
-from ragassets.defs.runtime import report_partitions, run_context
+from ragassets.defs.runtime import run_context
 
 
 def build_document_catalog(partitions: Partitions) -> dg.AssetsDefinition:
@@ -18,7 +21,7 @@ def build_document_catalog(partitions: Partitions) -> dg.AssetsDefinition:
         group_name="operations",
         kinds={"sql"},
         owners=OWNERS,
-        code_version="1",
+        code_version=STAGE_VERSIONS["document_catalog"],
         partitions_def=partitions.shards,
         deps=[
             dg.AssetDep("unique_documents"),
@@ -33,14 +36,20 @@ def build_document_catalog(partitions: Partitions) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         from ragassets.stages.document_catalog import update_document_catalog
 
+        events = PartitionEvents(context)
         with failing_once(context):
             written = update_document_catalog(
                 workspace.workspace, list(context.partition_keys), run_context(context, workspace)
             )
-        events = {
-            shard: (shard_rows.data_version, shard_rows.n_by_status)
-            for shard, shard_rows in written.items()
-        }
-        return report_partitions(context, events)
+            for shard, rows in written.items():
+                events.log(
+                    shard,
+                    rows.data_version,
+                    {
+                        metadata.N_DOCUMENTS: sum(rows.n_by_status.values()),
+                        **{f"n_{status}": n for status, n in sorted(rows.n_by_status.items())},
+                    },
+                )
+        return events.result()
 
     return document_catalog

@@ -17,7 +17,8 @@ def build_document_signatures(partitions: Partitions) -> dg.AssetsDefinition:
     """The asset, one partition a source shard."""
     return build_stage_asset(
         name="_document_signatures",
-        description="MinHash signature of each clean text, computed once: what `unique_documents` compares.",
+        description="MinHash signature of each clean text, computed once: what `unique_documents`"
+        " compares.",
         group="ingestion",
         kinds={"python", "deltalake"},
         partitions_def=partitions.shards,

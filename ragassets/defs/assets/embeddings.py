@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from ragassets.config import Config
 from ragassets.defs.assets.stage_asset import build_stage_asset
+from ragassets.defs.metadata import Metadata
 from ragassets.defs.partitions import EMBEDDING_SET, Partitions
 
 if TYPE_CHECKING:
@@ -17,19 +19,31 @@ def build_embeddings(partitions: Partitions) -> dg.AssetsDefinition:
     """The asset, one partition a source shard and embedding set."""
     return build_stage_asset(
         name="embeddings",
-        description="One vector a chunk under one embedding model. A text that was embedded before is not embedded again.",
+        description="One vector a chunk under one embedding model. A text that was embedded before"
+        " is not embedded again.",
         group="embedding",
         kinds={"python", "huggingface", "deltalake"},
         partitions_def=partitions.embeddings,
-        deps=[
-            dg.AssetDep("chunks", partition_mapping=partitions.chunks_to_embeddings),
-        ],
+        deps=[dg.AssetDep("chunks", partition_mapping=partitions.chunks_to_embeddings)],
         update=_update,
         dimension=EMBEDDING_SET,
+        settings=_settings,
         pool="embedding",
         # A model loads in seconds: many partitions a run, so that it loads once.
         backfill_policy=dg.BackfillPolicy.multi_run(64),
     )
+
+
+def _settings(config: Config, embedding_set: str) -> Metadata:
+    chunking, name = config.embedding_sets()[embedding_set]
+    model = config.embedding_model(name)
+    return {
+        "chunking": chunking,
+        "provider": model.provider,
+        "model": model.model,
+        "revision": model.revision or "none given",
+        "dim": model.dim,
+    }
 
 
 def _update(

@@ -1,13 +1,21 @@
 """`index_versions`: sealed when complete, sound and measured."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.defs import metadata
 from ragassets.defs.assets.stage_asset import OWNERS, RETRY_POLICY
-from ragassets.defs.partitions import Partitions
+from ragassets.defs.events import PartitionEvents
 from ragassets.defs.failures import failing_once
+from ragassets.defs.metadata import Metadata
+from ragassets.defs.partitions import Partitions
 from ragassets.defs.resources import WorkspaceResource
-from ragassets.defs.runtime import report_partitions, run_context
+from ragassets.defs.runtime import run_context
+
+if TYPE_CHECKING:
+    from ragassets.stages.index_versions import SealReport
 
 
 def build_index_versions(partitions: Partitions) -> dg.AssetsDefinition:
@@ -20,11 +28,9 @@ def build_index_versions(partitions: Partitions) -> dg.AssetsDefinition:
         group_name="indexing",
         kinds={"qdrant", "deltalake"},
         owners=OWNERS,
-        code_version="1",
+        code_version=STAGE_VERSIONS["index_versions"],
         partitions_def=partitions.index_versions,
-        deps=[
-            dg.AssetDep("indexed_chunks", partition_mapping=partitions.index_version_dimension)
-        ],
+        deps=[dg.AssetDep("indexed_chunks", partition_mapping=partitions.index_version_dimension)],
         pool="vector_store",
         retry_policy=RETRY_POLICY,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
@@ -34,32 +40,33 @@ def build_index_versions(partitions: Partitions) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         from ragassets.stages.index_versions import seal_index_version
 
-        events: dict[str, tuple[str, dict[str, dg.MetadataValue | str | int | float]]] = {}
+        events = PartitionEvents(context)
         with failing_once(context):
             for version in context.partition_keys:
                 report = seal_index_version(
                     workspace.workspace, version, run_context(context, workspace)
                 )
-                values: dict[str, dg.MetadataValue | str | int | float] = {
-                    "state": report.state,
-                    "n_documents": report.n_documents,
-                    "n_chunks": report.n_chunks,
-                    "n_points": report.n_points,
-                    metadata.N_FAILED: report.n_failed,
-                    "problems": "; ".join(report.problems) or "none",
-                }
-                if report.quality is not None:
-                    values |= {
-                        "n_golden_queries": report.quality.n_queries,
-                        "ndcg_at_10": report.quality.ndcg_at_10,
-                        "recall_at_10": report.quality.recall_at_10,
-                        "mrr_at_10": report.quality.mrr_at_10,
-                    }
-                else:
-                    values["quality"] = (
-                        "judged on completeness and soundness alone: no golden queries"
-                    )
-                events[version] = (f"{report.state}-{report.content_version}", values)
-        return report_partitions(context, events)
+                events.log(version, f"{report.state}-{report.content_version}", _shown(report))
+        return events.result()
 
     return index_versions
+
+
+def _shown(report: "SealReport") -> Metadata:
+    quality: Metadata = {"quality": "judged on completeness and soundness alone: no golden queries"}
+    if report.quality is not None:
+        quality = {
+            "n_golden_queries": report.quality.n_queries,
+            "ndcg_at_10": report.quality.ndcg_at_10,
+            "recall_at_10": report.quality.recall_at_10,
+            "mrr_at_10": report.quality.mrr_at_10,
+        }
+    return {
+        "state": report.state,
+        metadata.N_DOCUMENTS: report.n_documents,
+        metadata.N_CHUNKS: report.n_chunks,
+        "n_points": report.n_points,
+        metadata.N_FAILED: report.n_failed,
+        "problems": "; ".join(report.problems) or "none",
+        **quality,
+    }

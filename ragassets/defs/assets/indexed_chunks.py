@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from ragassets.config import Config
 from ragassets.defs.assets.stage_asset import build_stage_asset
+from ragassets.defs.metadata import Metadata
 from ragassets.defs.partitions import INDEX_VERSION, Partitions
 
 if TYPE_CHECKING:
@@ -17,18 +19,28 @@ def build_indexed_chunks(partitions: Partitions) -> dg.AssetsDefinition:
     """The asset, one partition a source shard and index version."""
     return build_stage_asset(
         name="indexed_chunks",
-        description="Points of one index version's collection: written, verified, then the old ones deleted.",
+        description="Points of one index version's collection: written, verified, then the old ones"
+        " deleted. A rebuilt collection embeds nothing again.",
         group="indexing",
         kinds={"qdrant", "deltalake"},
         partitions_def=partitions.indexed_chunks,
-        deps=[
-            dg.AssetDep("embeddings", partition_mapping=partitions.embeddings_to_indexed_chunks),
-        ],
+        deps=[dg.AssetDep("embeddings", partition_mapping=partitions.embeddings_to_indexed_chunks)],
         update=_update,
         dimension=INDEX_VERSION,
+        settings=_settings,
         pool="vector_store",
         backfill_policy=dg.BackfillPolicy.multi_run(64),
     )
+
+
+def _settings(config: Config, index_version: str) -> Metadata:
+    version = config.index_version(index_version)
+    return {
+        "embedding_set": version.embedding_set,
+        "distance": version.distance,
+        "sparse": version.sparse or "none",
+        "quantization": version.quantization,
+    }
 
 
 def _update(

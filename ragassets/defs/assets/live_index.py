@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from ragassets.defs.assets.stage_asset import OWNERS
+from ragassets.core.versions import STAGE_VERSIONS
+from ragassets.defs.assets.stage_asset import OWNERS, RETRY_POLICY
 from ragassets.defs.failures import failing_once
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.runtime import run_context
@@ -28,9 +29,10 @@ def build_live_index() -> dg.AssetsDefinition:
         group_name="indexing",
         kinds={"qdrant"},
         owners=OWNERS,
-        code_version="1",
+        code_version=STAGE_VERSIONS["live_index"],
         deps=[dg.AssetDep("index_versions", partition_mapping=dg.AllPartitionMapping())],
         pool="vector_store",
+        retry_policy=RETRY_POLICY,
     )
     def live_index(
         context: dg.AssetExecutionContext,
@@ -61,8 +63,6 @@ def build_live_index() -> dg.AssetsDefinition:
             },
         }
         version = ",".join(f"{name}={target}" for name, target in sorted(targets.items()))
-        return dg.MaterializeResult(
-            metadata=values, data_version=dg.DataVersion(version or "none")
-        )
+        return dg.MaterializeResult(metadata=values, data_version=dg.DataVersion(version or "none"))
 
     return live_index

@@ -17,7 +17,8 @@ def build_parsed_documents(partitions: Partitions) -> dg.AssetsDefinition:
     """The asset, one partition a source shard."""
     return build_stage_asset(
         name="parsed_documents",
-        description="Titles, paragraphs, list items and tables of each document, with the parser that read them.",
+        description="Titles, paragraphs, list items and tables of each document, with the parser"
+        " that read them.",
         group="ingestion",
         kinds={"python", "deltalake"},
         partitions_def=partitions.shards,

@@ -1,11 +1,21 @@
 """`source_objects`: what the sources hold now, observed."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
+from ragassets.config import Config
+from ragassets.core.versions import STAGE_VERSIONS
+from ragassets.defs import metadata
 from ragassets.defs.assets.stage_asset import OWNERS
-from ragassets.defs.partitions import Partitions
+from ragassets.defs.events import LOGGED_BY_STEP, log_observation
 from ragassets.defs.failures import failing_once
+from ragassets.defs.metadata import Metadata
+from ragassets.defs.partitions import Partitions
 from ragassets.defs.resources import WorkspaceResource, now
+
+if TYPE_CHECKING:
+    from ragassets.stages.source_objects import SourceDiscovery
 
 CONFIRM_DELETIONS_TAG = "ragassets/confirm_deletions"
 """Run tag: sources, separated by commas, whose deletions are meant however many they are."""
@@ -13,21 +23,33 @@ CONFIRM_DELETIONS_TAG = "ragassets/confirm_deletions"
 SOURCES_TAG = "ragassets/sources"
 """Run tag: the sources to list, separated by commas; all of them where it is not given."""
 
+NAME = "source_objects"
 
-def build_source_objects(partitions: Partitions) -> dg.AssetsDefinition:
+
+def build_source_objects(partitions: Partitions, config: Config) -> dg.AssetsDefinition:
     """The observed asset: a shard's data version changes only when its listing changed."""
 
-    @dg.observable_source_asset(
-        name="source_objects",
-        description="URI, ETag, size and time of every object that the sources hold now. A vanished"
-        " object stays as a tombstone; a listing that would remove too much removes nothing.",
-        group_name="ingestion",
-        partitions_def=partitions.shards,
-        tags={"owner": OWNERS[0].removeprefix("team:")},
+    # `observable_source_asset` knows neither owners nor kinds, nor metadata of a partition.
+    @dg.multi_observable_source_asset(
+        name=NAME,
+        specs=[
+            dg.AssetSpec(
+                NAME,
+                description="URI, ETag, size and time of every object that the sources hold now. A"
+                " vanished object stays as a tombstone; a listing that would remove too much"
+                " removes nothing.",
+                group_name="ingestion",
+                kinds={"deltalake"},
+                owners=OWNERS,
+                code_version=STAGE_VERSIONS[NAME],
+                partitions_def=partitions.shards,
+                metadata={"sources": _configured(config)},
+            )
+        ],
     )
     def source_objects(
-        context: dg.OpExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
-    ) -> dg.DataVersionsByPartition:
+        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
+    ) -> dg.ObserveResult:
         from ragassets.stages.source_objects import discover
 
         with failing_once(context):
@@ -40,14 +62,29 @@ def build_source_objects(partitions: Partitions) -> dg.AssetsDefinition:
                 confirmed=tags.get(CONFIRM_DELETIONS_TAG, "").split(","),
             )
             for source in found:
-                context.log.info(
-                    f"{source.source}: {source.n_objects} objects, {source.n_new} new,"
-                    f" {source.n_changed} changed, {source.n_removed} removed"
-                )
                 if source.problem:
-                    context.log.error(f"{source.source}: {source.problem}")
-        return dg.DataVersionsByPartition(
-            {shard: version for source in found for shard, version in source.data_versions.items()}
-        )
+                    context.log.error("%s: %s", source.source, source.problem)
+                for shard, version in source.data_versions.items():
+                    log_observation(context, NAME, shard, version, _shown(source))
+        return dg.ObserveResult(metadata=dict(LOGGED_BY_STEP))
 
     return source_objects
+
+
+def _shown(source: "SourceDiscovery") -> Metadata:
+    return {
+        "source": source.source,
+        "n_objects_of_source": source.n_objects,
+        "n_new": source.n_new,
+        "n_changed": source.n_changed,
+        metadata.N_REMOVED: source.n_removed,
+        "problem": source.problem or "none",
+    }
+
+
+def _configured(config: Config) -> dg.MarkdownMetadataValue:
+    rows = [
+        {"source": name, "uri": source.uri, "shards": source.shards}
+        for name, source in config.sources.items()
+    ]
+    return metadata.markdown_table(rows, n_rows=len(rows))

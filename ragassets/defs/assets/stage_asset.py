@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from ragassets.config import Config
 from ragassets.core.versions import STAGE_VERSIONS
+from ragassets.defs.events import PartitionEvents
 from ragassets.defs.failures import failing_once
+from ragassets.defs.metadata import Metadata
 from ragassets.defs.resources import WorkspaceResource
-from ragassets.defs.runtime import (
-    PartitionEvent,
-    multi_key,
-    report_partitions,
-    run_context,
-    shards_by_dimension,
-    stage_events,
-)
+from ragassets.defs.runtime import partition_key, run_context, shards_by_dimension
+from ragassets.defs.stage_metadata import stage_metadata
 
 if TYPE_CHECKING:
     from ragassets.adapters.workspace import Workspace
@@ -26,6 +23,9 @@ Update = Callable[
     ["Workspace", str, Sequence[str], "RunContext"], "tuple[Stage, Mapping[str, StageReport]]"
 ]
 """Brings some shards up to date, under one key of the other dimension (`""` where there is none)."""
+
+Settings = Callable[[Config, str], Metadata]
+"""What of the configuration decides the output under a key of the other dimension, for the UI."""
 
 OWNERS = ["team:data-platform"]
 
@@ -45,6 +45,7 @@ def build_stage_asset(
     deps: Sequence[dg.AssetDep],
     update: Update,
     dimension: str | None = None,
+    settings: Settings = lambda _config, _key: {},
     pool: str | None = None,
     backfill_policy: dg.BackfillPolicy | None = None,
 ) -> dg.AssetsDefinition:
@@ -59,6 +60,7 @@ def build_stage_asset(
         deps: Upstream assets with their partition mappings.
         update: The stage itself.
         dimension: Name of the second dimension.
+        settings: Metadata about the key of the second dimension.
         pool: What limits how many steps run at once, across runs.
         backfill_policy: How many partitions one run takes; one where it is not given.
     """
@@ -79,7 +81,7 @@ def build_stage_asset(
     def stage_asset(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
     ) -> dg.MaterializeResult[None]:
-        events: dict[str, PartitionEvent] = {}
+        events = PartitionEvents(context)
         with failing_once(context):
             stage_context = run_context(context, workspace)
             for key, shards in shards_by_dimension(context, dimension).items():
@@ -87,8 +89,13 @@ def build_stage_asset(
                 stage, reports = update(workspace.workspace, key, shards, stage_context)
                 seconds = time.monotonic() - started
                 other = {dimension: key} if dimension is not None else {}
-                made = stage_events(workspace, stage, reports, seconds, **other)
-                events |= {multi_key(shard, dimension, key): e for shard, e in made.items()}
-        return report_partitions(context, events)
+                shown = stage_metadata(workspace, stage, reports, other, seconds=seconds)
+                for shard, report in reports.items():
+                    events.log(
+                        partition_key(shard, dimension, key),
+                        report.data_version,
+                        {**shown[shard], **settings(workspace.config, key)},
+                    )
+        return events.result()
 
     return stage_asset

@@ -17,7 +17,8 @@ def build_valid_documents(partitions: Partitions) -> dg.AssetsDefinition:
     """The asset, one partition a source shard."""
     return build_stage_asset(
         name="valid_documents",
-        description="Documents that passed the checks of schema, language, quality and safety; the others are dead letters.",
+        description="Documents that passed the checks of schema, language, quality and safety; the"
+        " others are dead letters.",
         group="ingestion",
         kinds={"python", "deltalake"},
         partitions_def=partitions.shards,

@@ -1,0 +1,37 @@
+"""What a person can do about each reason for which a document is not searchable."""
+
+REMEDIES: dict[str, str] = {
+    "changed_during_read": "It was being written; run `ragassets ingest` again.",
+    "corrupt": "Open the file with its own program, save it again, then ingest.",
+    "empty": "There is no text in it. Put text into it, or exclude it under the source.",
+    "encrypted": "Store a copy without password or encryption in the source.",
+    "garbage": "Its text is not readable words: look at `ragassets show --stage parsed`, and replace"
+    " the file if its fonts or its encoding are broken.",
+    "invalid_vector": "The embedding model gave no sound vector; check the model with"
+    " `ragassets doctor`.",
+    "language_not_accepted": "Add the language to `languages.accept` of the source, or set"
+    " `otherwise: keep`.",
+    "missing_converter": "Install the program that the message names, or store the document in a"
+    " newer format.",
+    "missing_field": "The document lacks what `validation` requires; add it or relax the rule.",
+    "needs_ocr": "It holds pictures of text only. Store a version with a text layer; reading"
+    " pictures comes in a later release.",
+    "repetition": "It repeats itself too much; if that is right, relax `validation`.",
+    "source_unavailable": "Check that the file can be read by this user; it is tried again.",
+    "stage_crashed": "This is a bug in ragassets: report it with the stack trace of"
+    " `ragassets dead-letters show`.",
+    "stage_failed": "See the message and the stack trace of `ragassets dead-letters show`.",
+    "too_long": "Split it, or raise the limit under `validation`.",
+    "too_short": "There is too little text in it; add some, or lower the limit under `validation`.",
+    "unsafe_content": "It holds content that looks like an attack on readers; if it is wanted, set"
+    " `validation.unsafe: keep`.",
+    "unsupported_format": "Convert it to a supported format, or exclude it under the source.",
+}
+"""By the `reason` of the error."""
+
+OTHERWISE = "See the message; after a change to the file, `ragassets ingest` tries it again."
+
+
+def remedy(reason: str | None) -> str:
+    """What to do about a reason; empty without one."""
+    return "" if reason is None else REMEDIES.get(reason, OTHERWISE)
