@@ -152,22 +152,25 @@ def render_report(outcomes: list[Outcome], comparison: list[str]) -> str:
         "# Documents",
         "",
         (
-            "Made by `make documents` (`python -m benchmarks.documents_report`) from the shared corpus"
+            "Made by `make documents` (`python -m benchmarks.documents_report`) from the shared"
+            " corpus"
             " `documents`: real files of other projects' test suites. Do not edit."
         ),
         "",
         (
             f"**{n_right} of {len(outcomes)} documents are right.** Right means: `text` gives every"
             " phrase of the manifest and nothing forbidden; `encrypted`, `corrupt`, `unsupported`,"
-            " `empty` and `no_text` are refused with the matching reason, so that the document becomes"
-            " a dead letter and the run goes on. `ocr` documents hold pictures of text; until OCR is"
+            " `empty` and `no_text` are refused with the matching reason, so that the document"
+            " becomes"
+            " a dead letter and the run goes on. `ocr` documents hold pictures of text; until OCR"
+            " is"
             " built they are refused with the reason `needs_ocr` and counted as not right."
         ),
         "",
         (
-            "In the column `by`, a name is the parser that gave the text and a reason in parentheses is"
-            " the refusal. Times are of one run on a shared machine, imports included; they show"
-            " orders of magnitude."
+            "In the column `by`, a name is the parser that gave the text and a reason in"
+            " parentheses is the refusal. Times are of one run on a shared machine, imports"
+            " included; they show orders of magnitude."
         ),
         "",
         *render_table(outcomes),
@@ -185,7 +188,8 @@ def render_report(outcomes: list[Outcome], comparison: list[str]) -> str:
         "## Nice to have",
         "",
         (
-            f"{sum(o.n_optional_missing for o in outcomes)} of the manifest's optional phrases (page"
+            f"{sum(o.n_optional_missing for o in outcomes)} of the manifest's optional phrases"
+            " (page"
             " headers, comments, attachments, encoded subjects) are missing."
         ),
     ]
@@ -195,8 +199,9 @@ def render_report(outcomes: list[Outcome], comparison: list[str]) -> str:
             "## Light parsers against `unstructured`",
             "",
             (
-                "One run each after a warm-up, on the same machine. `unstructured` runs a language model"
-                " over every paragraph; it stays the fallback of the office, mail and e-book formats."
+                "One run each after a warm-up, on the same machine. `unstructured` runs a language"
+                " model"
+                " over every paragraph; it stays the fallback of office, mail and e-book formats."
             ),
             "",
             *comparison,

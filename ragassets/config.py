@@ -23,11 +23,14 @@ from pydantic import (
     model_validator,
 )
 
-from ragassets.core.chunking import ChunkingConfig
-from ragassets.core.cleaning import CleaningConfig
-from ragassets.core.deduplication import DeduplicationConfig
-from ragassets.core.embedding import EmbeddingModelConfig
-from ragassets.core.validation import ValidationConfig
+from ragassets.core.settings import (
+    ChunkingConfig,
+    CleaningConfig,
+    DeduplicationConfig,
+    EmbeddingModelConfig,
+    RedactionKind,
+    ValidationConfig,
+)
 from ragassets.errors import ConfigurationError, UnknownNameError
 
 CONFIG_FILE = "ragassets.yaml"
@@ -38,8 +41,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
 
 SUPPORTED_SCHEMES = ("file",)
 """Sources that can be read; the other schemes of the configuration contract are refused by name."""
-
-RedactionKind = Literal["email", "phone"]
 
 
 class _Section(BaseModel):
@@ -368,7 +369,9 @@ def _resolve(config: Config) -> Config:
     }
     aliases = {
         name: alias.model_copy(
-            update={"golden_queries": alias.golden_queries and _absolute(alias.golden_queries, folder)}
+            update={
+                "golden_queries": alias.golden_queries and _absolute(alias.golden_queries, folder)
+            }
         )
         for name, alias in config.aliases.items()
     }

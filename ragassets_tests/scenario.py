@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +258,7 @@ class Project:
     ) -> IngestReport:
         """Ingest in this process, by default on a Dagster instance that is forgotten."""
         resource = WorkspaceResource(self.config)
-        with instance or DagsterInstance.ephemeral() as opened:
+        with nullcontext(instance) if instance else DagsterInstance.ephemeral() as opened:
             return ingest(
                 resource,
                 opened,
@@ -345,7 +345,9 @@ class Project:
             for row in workspace.catalog.documents()
         ]
         with workspace.vector_store() as store:
-            points = {name: [tuple(p) for p in store.scroll(name)] for name in store.list_collections()}
+            points = {
+                name: [tuple(p) for p in store.scroll(name)] for name in store.list_collections()
+            }
             aliases = store.aliases()
         return Content(tables, vectors, catalog, points, aliases)
 
@@ -385,7 +387,9 @@ class Project:
                     found.append(f"{name}: embeddings and indexed chunks are not the same")
                 if sorted(of_chunking["chunk_id"]) != sorted(of_set["chunk_id"]):
                     found.append(f"{name}: chunks and embeddings are not the same")
-        catalogued = {(row.document_id, row.source_shard) for row in self.workspace.catalog.documents()}
+        catalogued = {
+            (row.document_id, row.source_shard) for row in self.workspace.catalog.documents()
+        }
         if catalogued != places:
             found.append("the catalog lists other documents than the sources hold")
         return found
@@ -471,7 +475,9 @@ def main(arguments: Sequence[str]) -> int:
     """Ingest like the command does: `CONFIG [--fake] [--kill-at MOMENT]`."""
     import signal
 
-    at = float(arguments[arguments.index("--kill-at") + 1]) if "--kill-at" in arguments else math.inf
+    at = (
+        float(arguments[arguments.index("--kill-at") + 1]) if "--kill-at" in arguments else math.inf
+    )
     executioner = Executioner(at, lambda: os.kill(os.getpid(), signal.SIGKILL))
     config = load_config(arguments[0])
     with pytest.MonkeyPatch.context() as patch:

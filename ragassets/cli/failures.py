@@ -22,7 +22,7 @@ DEBUG_VARIABLE = "RAGASSETS_DEBUG"
 
 @runtime_checkable
 class _UsageProblem(Protocol):
-    """What the parser raises. Typer carries its own copy of Click, so the classes cannot be named."""
+    """What the parser raises: Typer carries a copy of Click, so the classes have no one name."""
 
     exit_code: int
 
@@ -33,10 +33,15 @@ class CommandGroup(TyperGroup):
     """The top of the command tree; every error of every command passes here."""
 
     def main(
-        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: ARG002 - either way the process ends here
+        windows_expand_args: bool = True,
+        **extra: Any,
     ) -> Any:
         """Run the command, and end the process with its exit code."""
-        extra.pop("standalone_mode", None)
         _make_streams_robust()
         with warnings.catch_warnings():
             if not _is_debugging():
@@ -44,7 +49,12 @@ class CommandGroup(TyperGroup):
                 warnings.simplefilter("ignore")
             code = _exit_code_of(
                 lambda: super(CommandGroup, self).main(
-                    args, prog_name or "ragassets", standalone_mode=False, **extra
+                    args,
+                    prog_name or "ragassets",
+                    complete_var,
+                    standalone_mode=False,
+                    windows_expand_args=windows_expand_args,
+                    **extra,
                 )
             )
         sys.exit(code)
@@ -117,3 +127,8 @@ def _leave_broken_pipe() -> None:
     """Let the interpreter's last flush write to nowhere. Source: Python's docs on SIGPIPE."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def wrong_use(*, option: str, problem: str) -> typer.BadParameter:
+    """The error for an option or argument that cannot be meant."""
+    return typer.BadParameter(problem, param_hint=option)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragassets.cli.failures import NEEDS_ATTENTION
+from ragassets.cli.failures import NEEDS_ATTENTION, wrong_use
 from ragassets.cli.output import hint, note, write_json, write_line, write_table
 from ragassets.cli.progress import stage_progress
 from ragassets.cli.session import ConfigOption, JsonOption, Session
@@ -38,8 +38,8 @@ def ingest(
     for name in names:
         session.config.source(name)
     if confirm_deletions and not names:
-        raise typer.BadParameter(
-            "name the sources whose deletions are meant", param_hint="--confirm-deletions"
+        raise wrong_use(
+            option="--confirm-deletions", problem="name the sources whose deletions are meant"
         )
     from ragassets.defs import ingest as ingestion
     from ragassets.defs.instance import open_instance

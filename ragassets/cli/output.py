@@ -120,7 +120,7 @@ def cell(value: object) -> str:
         case datetime():
             return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
         case list() | tuple():
-            return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
         case _:
             return " ".join(str(value).split())
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragassets.cli.failures import NEEDS_ATTENTION
+from ragassets.cli.failures import NEEDS_ATTENTION, wrong_use
 from ragassets.cli.output import hint, write_json, write_line, write_table
 from ragassets.cli.session import ConfigOption, JsonOption, Session
 
@@ -27,8 +27,8 @@ def init(
     """Write a commented configuration and a sample corpus."""
     session = Session(context, config=config, as_json=as_json)
     if session.config_file is not None:
-        raise typer.BadParameter(
-            "init always writes ragassets.yaml; name a folder instead", param_hint="--config"
+        raise wrong_use(
+            option="--config", problem="init always writes ragassets.yaml; name a folder instead"
         )
     from ragassets.adapters.project_files import create_project
 

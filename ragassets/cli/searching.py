@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import typer
 
+from ragassets.cli.failures import wrong_use
 from ragassets.cli.output import (
     console,
     hint,
@@ -89,7 +90,7 @@ def search(
     """Find chunks by meaning, by words, or both."""
     session = Session(context, config=config, as_json=as_json)
     if (query is None) == (batch is None):
-        raise typer.BadParameter("give either a query or --batch FILE", param_hint="QUERY")
+        raise wrong_use(option="QUERY", problem="give either a query or --batch FILE")
     from ragassets.queries import search as searching
 
     queries = [query or ""] if batch is None else _read_batch(batch)
@@ -119,9 +120,9 @@ def _parse_filters(filters: list[str]) -> dict[str, str]:
     for text in filters:
         key, separator, value = text.partition("=")
         if not separator or not key:
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--filter")
+            raise wrong_use(option="--filter", problem=f"{text!r} is not KEY=VALUE")
         if key in conditions:
-            raise typer.BadParameter(f"{key!r} is given twice", param_hint="--filter")
+            raise wrong_use(option="--filter", problem=f"{key!r} is given twice")
         conditions[key] = value
     return conditions
 

@@ -10,54 +10,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ragassets.core.chunk_boundaries import BlockLike
 from ragassets.core.chunk_spans import Limits, Span, split_fixed, split_structured
 from ragassets.core.chunk_tokens import IntArray, TokenIndex, Tokenizer
 from ragassets.core.section_headings import SectionHeadings
+from ragassets.core.settings import ChunkingConfig
 from ragassets.errors import StageError
-
-VERSION = "1"
-"""Part of the stage's fingerprint: raise it whenever any text could be split differently."""
-
-ChunkingStrategy = Literal["recursive", "fixed", "sentence", "by_title"]
-
-DEFAULT_MAX_TOKENS = 256
-"""What the bundled model reads at most."""
-DEFAULT_OVERLAP_TOKENS = 32
-
-
-class ChunkingConfig(BaseModel):
-    """One entry under `chunkings` in the configuration."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    strategy: ChunkingStrategy = "recursive"
-    """`recursive` cuts at headings, paragraphs, sentences, words, in this order of preference;
-    `by_title` keeps sections apart and merges small ones under one parent; `sentence` looks at
-    sentences only; `fixed` takes windows of tokens, so an edit changes every chunk after it."""
-    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=16, le=32_768)
-    """What the model may be given at once, its special tokens included."""
-    overlap_tokens: int = Field(default=DEFAULT_OVERLAP_TOKENS, ge=0)
-    """How much of the text before it a chunk repeats at most, where its own text leaves room. A
-    chunk that begins with a heading repeats nothing: what stands before is another topic."""
-    tokenizer: str | None = None
-    """The embedding model whose tokens count: a name, a path or a hub id; None is the bundled
-    one."""
-
-    @model_validator(mode="after")
-    def _overlap_leaves_room(self) -> Self:
-        if self.overlap_tokens * 2 >= self.max_tokens:
-            message = (
-                f"overlap_tokens: {self.overlap_tokens} must be less than half of max_tokens"
-                f" ({self.max_tokens}). Give at most {(self.max_tokens - 1) // 2}"
-            )
-            raise ValueError(message)
-        return self
 
 
 @dataclass(frozen=True, slots=True)

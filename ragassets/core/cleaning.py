@@ -11,21 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
 from ragassets.core.page_furniture import (
     Piece,
     find_page_numbers,
     find_running_lines,
     without_lines,
 )
-from ragassets.core.redaction import RedactionKind, is_phone_region, redact
+from ragassets.core.redaction import redact
+from ragassets.core.settings import CleaningConfig
 from ragassets.core.text_repair import TextShape, normalize_white_space, repair_text
 from ragassets.errors import EmptyDocumentError
-
-VERSION = "1"
-"""Part of the stage's fingerprint, with `redaction.VERSION`: raise it when output changes here, in
-`text_repair` or in `page_furniture`."""
 
 BLOCK_SEPARATOR = "\n\n"
 
@@ -52,41 +47,6 @@ class ElementLike(Protocol):
     def level(self) -> int | None:
         """Heading level 1 to 6, or None."""
         ...
-
-
-class CleaningConfig(BaseModel):
-    """What counts as noise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    drop_kinds: tuple[str, ...] = ("header", "footer", "page_number")
-    """Element kinds that the parser itself knows as page furniture. They stay in a document of one
-    page, where nothing repeats and a footer may be half of the text."""
-
-    remove_running_lines: bool = True
-    """Lines that repeat at the top or bottom of pages, and page numbers."""
-
-    running_line_share: float = Field(default=0.5, gt=0.0, le=1.0)
-    """Share of the pages (three at least) on which a line must stand to be a running line. Half,
-    because books print one header on left and another on right pages."""
-
-    remove_boilerplate: bool = True
-    """Lines of web pages that say nothing about their subject: cookie banners, rights notices."""
-
-    redact: tuple[RedactionKind, ...] = ()
-    """Kinds of personal data to replace by a mark."""
-
-    phone_region: str | None = None
-    """ISO 3166 code of the country whose telephone numbers are written without a country code; None
-    redacts numbers with `+` only."""
-
-    @field_validator("phone_region")
-    @classmethod
-    def _check_region(cls, value: str | None) -> str | None:
-        if value is not None and not is_phone_region(value.upper()):
-            message = f"{value!r} is no ISO 3166 region code such as 'US' or 'DE'"
-            raise ValueError(message)
-        return value.upper() if value else None
 
 
 class Block(NamedTuple):

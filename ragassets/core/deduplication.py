@@ -11,12 +11,10 @@ import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ragassets.core.minhash import (
     compute_minhash,
@@ -24,6 +22,7 @@ from ragassets.core.minhash import (
     hash_shingles,
     split_words,
 )
+from ragassets.core.settings import DeduplicationConfig
 
 SIGNATURE_SCHEMA: dict[str, pl.DataType] = {
     "document_id": pl.String(),
@@ -48,65 +47,6 @@ Only boilerplate puts more unlike pages than this into one bucket. Without a lim
 share a template cost n * n / 2 comparisons; with it, at most n * n_bands * 128, and far fewer in
 practice, because most bands of a page hold something of its own.
 """
-
-
-class DeduplicationConfig(BaseModel):
-    """What counts as a duplicate.
-
-    A pair of Jaccard similarity s shares a bucket with probability 1 - (1 - s^r)^b for b bands of
-    r rows (`candidate_probability`). With 32 bands of 8 rows a pair at 0.85 is missed with
-    probability (1 - 0.85^8)^32 = 4e-5, one at 0.15 is compared with probability 8e-6. The
-    estimate of s from n permutations has the standard error sqrt(s * (1 - s) / n): 0.022 at 0.85.
-
-    Source: Broder 1997, On the resemblance and containment of documents; Leskovec, Rajaraman and
-    Ullman, Mining of Massive Datasets, section 3.4.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    enabled: bool = True
-    """Off: every document survives, exact copies too."""
-    threshold: float = Field(default=0.8, gt=0.0, le=1.0)
-    """Estimated similarity from which a document is a duplicate.
-
-    Measured on 635 versions of 120 pages, where pairs at 0.85 or more belong together and those
-    below 0.70 do not, as raw Markdown and as text without its markup, in 6 orders with 3 seeds
-    each. Worst precision and recall: 0.76: 0.985, 0.983; 0.80: 0.991, 0.977; 0.82: 0.991, 0.947.
-    """
-    shingle_words: int = Field(default=5, ge=1, le=50)
-    """Words in a shingle: the unit that two texts have in common or not."""
-    min_words: int = Field(default=10, ge=1)
-    """Shorter texts are compared by exact hash only. In nine words one changed word changes up to
-    all five shingles, while two short notes that differ in the one word that matters ("Room 4 is
-    closed today") may share most of them: the estimate says nothing there."""
-    n_permutations: int = Field(default=256, ge=16, le=4096)
-    n_bands: int = Field(default=32, ge=1)
-    rows_per_band: int = Field(default=8, ge=1)
-    seed: int = Field(default=1, ge=0, lt=2**32)
-
-    @model_validator(mode="after")
-    def _bands_fit(self) -> Self:
-        if self.n_bands * self.rows_per_band > self.n_permutations:
-            message = (
-                f"n_bands * rows_per_band is {self.n_bands * self.rows_per_band}, more than"
-                f" n_permutations ({self.n_permutations}). Lower one of the two, or raise"
-                " n_permutations"
-            )
-            raise ValueError(message)
-        return self
-
-    def candidate_probability(self, jaccard: float) -> float:
-        """Probability that a pair of this similarity shares at least one bucket."""
-        return 1.0 - (1.0 - jaccard**self.rows_per_band) ** self.n_bands
-
-    def signature_parameters(self) -> dict[str, int]:
-        """The parameters that decide a signature: the others ask for no new signatures."""
-        return {
-            "shingle_words": self.shingle_words,
-            "min_words": self.min_words,
-            "n_permutations": self.n_permutations,
-            "seed": self.seed,
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,37 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 NORM_TOLERANCE = 1e-3
 """float16 inference leaves unit vectors off by up to about 5e-4; a wrong pooling or a missing
 normalization is off by far more."""
-
-
-class EmbeddingModelConfig(BaseModel):
-    """One entry of `embedding_models` in the configuration file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    provider: Literal["sentence-transformers", "openai"] = "sentence-transformers"
-    model: str = Field(min_length=1)
-    """The bundled `all-MiniLM-L6-v2`, a local path, a hub id, or the service's model name."""
-    dim: int = Field(gt=0, le=65_536)
-    """Dimension of the vectors; less than the model's own truncates them (Matryoshka)."""
-    revision: str | None = None
-    """Commit of a hub model; None takes what the local cache or the hub calls main."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    document_prompt: str = ""
-    query_prompt: str = ""
-    """Text put before every document or query, for models that were trained with prefixes."""
-    batch_tokens: int = Field(default=8_192, gt=0)
-    """Tokens, padding included, of one forward pass. Decides memory and speed, not vectors."""
-    base_url: str | None = None
-    api_key: SecretStr | None = None
 
 
 class Embedder(Protocol):

@@ -13,9 +13,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, Protocol, cast
 
-VERSION = "1"
-"""Part of the fingerprint of every stage that uses this module: raise it when output changes."""
-
 
 class LanguageGuess(NamedTuple):
     """A language and how sure the detector is of it.

@@ -1,7 +1,7 @@
 """What a page layout prints on every page: running headers and footers, and page numbers.
 
 Finds lines, by their place on the page and their repetition; `ragassets.core.cleaning` removes them
-and its VERSION covers this module. Text without pages has no furniture.
+and its stage's version covers this module. Text without pages has no furniture.
 """
 
 import math

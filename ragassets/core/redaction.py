@@ -6,14 +6,10 @@ account numbers are not: a redaction that misses half of them would promise what
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 import phonenumbers
 
-VERSION = "1"
-"""Part of the fingerprint of every stage that uses this module: raise it when output changes."""
-
-RedactionKind = Literal["email", "phone"]
+from ragassets.core.settings import RedactionKind
 
 EMAIL_MARK = "[EMAIL]"
 PHONE_MARK = "[PHONE]"

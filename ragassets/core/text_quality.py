@@ -1,7 +1,7 @@
 """Measurements of a text that need no language and no model.
 
 Only numbers; which of them refuse a document is decided in `ragassets.core.validation`, whose
-VERSION covers this module.
+stage's version covers this module.
 """
 
 import re

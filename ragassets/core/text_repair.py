@@ -1,7 +1,7 @@
 """Text as it should have been encoded: mojibake, invalid and invisible characters, white space.
 
 Works on one piece of text and knows nothing of documents; what is noise in a document is decided in
-`ragassets.core.cleaning`, whose VERSION covers this module.
+`ragassets.core.cleaning`, whose stage's version covers this module.
 """
 
 import re

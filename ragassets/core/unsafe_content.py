@@ -2,8 +2,8 @@
 
 High precision only, because a match refuses the whole document: shapes that an issuer publishes,
 with enough entropy to be real, and characters that have no honest use in running text. Findings
-name a kind and a position, never the text. The VERSION of `ragassets.core.validation` covers this
-module.
+name a kind and a position, never the text. `valid_documents` in `ragassets.core.versions`
+covers this module.
 """
 
 import re

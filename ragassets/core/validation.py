@@ -8,17 +8,13 @@ short notes, tables and code pass.
 
 import re
 from enum import StrEnum
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from ragassets.core.languages import LanguageGuess, detect_language, normalize_language_code
+from ragassets.core.languages import LanguageGuess, detect_language
+from ragassets.core.settings import ValidationConfig
 from ragassets.core.text_quality import count_dense_chars, has_words, measure_quality
 from ragassets.core.unsafe_content import find_unsafe_content
 from ragassets.errors import RejectedDocumentError
-
-VERSION = "1"
-"""Part of the stage's fingerprint, with `languages.VERSION`: raise it when output changes."""
 
 
 class RejectionReason(StrEnum):
@@ -32,81 +28,6 @@ class RejectionReason(StrEnum):
     LANGUAGE_NOT_ACCEPTED = "language_not_accepted"
     UNSAFE_CONTENT = "unsafe_content"
     MISSING_FIELD = "missing_field"
-
-
-class ValidationConfig(BaseModel):
-    """What a source's documents must be like.
-
-    Source: the rules that Gopher (Rae et al. 2021, arXiv:2112.11446, table A1) and C4 (Raffel et
-    al. 2020, arXiv:1910.10683, section 2.2) choose web pages by. Loosened where documents are no
-    web pages: no minimum of 50 words, no mean word length, no stop words, no share of bullet lines,
-    no ban on braces; repetition at 0.98 rather than 0.15 to 0.3, since forms, logs and templates
-    repeat honestly.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    min_chars: int = Field(default=1, ge=1)
-    """Fewest characters that are not white space. The default asks for one letter or digit."""
-
-    max_chars: int = Field(default=20_000_000, ge=1)
-    """About 8,000 printed pages: above it, a dump rather than a document."""
-
-    accepted_languages: tuple[str, ...] | None = None
-    """ISO 639 codes; None accepts all. `pt-BR` is read as `pt`."""
-
-    otherwise: Literal["keep", "reject"] = "keep"
-    """What happens to a document in another language."""
-
-    min_language_confidence: float = Field(default=0.7, ge=0.0, le=1.0)
-    """Below it a document counts as accepted: thin evidence refuses nobody. At 0.7 the detector is
-    wrong on 2 of XQuAD's 5,950 questions (60 characters each) and on no tldr page."""
-
-    max_repetition_share: float = Field(default=0.98, gt=0.0, le=1.0)
-    """Highest share of five-word sequences that have occurred before; data, code and short texts
-    are exempt. 0.98 means that all is said fifty times. Of 1,309 real documents the highest has
-    0.95 (four pages of LaTeX's filler text), the next 0.86 and 0.62."""
-
-    max_garbage_share: float = Field(default=0.1, gt=0.0, le=1.0)
-    """Highest share of characters that are no text (replacement characters, controls, private use,
-    unmapped PDF glyphs). Random bytes read as Latin-1 have 0.25, as Windows-1252 about 0.13."""
-
-    blocked_patterns: tuple[str, ...] = ()
-    """Regular expressions; a document that one of them is found in is refused as unsafe."""
-
-    unsafe: Literal["reject", "keep"] = "reject"
-    """What happens to private keys, access tokens and hidden instructions."""
-
-    required_fields: tuple[Literal["title"], ...] = ()
-    """Fields that must not be empty besides uri and media type."""
-
-    @field_validator("accepted_languages")
-    @classmethod
-    def _normalize_languages(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is None:
-            return None
-        return tuple(sorted({normalize_language_code(code) for code in value}))
-
-    @field_validator("blocked_patterns")
-    @classmethod
-    def _check_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                message = f"{pattern!r} is no regular expression: {error}"
-                raise ValueError(message) from error
-        return value
-
-    @model_validator(mode="after")
-    def _check_bounds(self) -> Self:
-        if self.min_chars > self.max_chars:
-            message = f"min_chars {self.min_chars} is above max_chars {self.max_chars}"
-            raise ValueError(message)
-        if self.otherwise == "reject" and not self.accepted_languages:
-            message = "otherwise: reject needs accepted_languages with at least one code"
-            raise ValueError(message)
-        return self
 
 
 class ValidDocument(NamedTuple):

@@ -1,8 +1,8 @@
-"""The code version of every stage: raise a stage's when its code gives other output for equal input.
+"""The code version of every stage: raise it when the code gives other output for equal input.
 
-A raised version recomputes that stage everywhere, and then only what depends on changed content. The
-Dagster UI shows them as code versions. What a stage calls is covered by the stage's own version, in
-whichever module it stands.
+A raised version recomputes that stage everywhere, and then only what depends on changed content.
+The Dagster UI shows them as code versions. What a stage calls is covered by the stage's own
+version, in whichever module it stands.
 """
 
 STAGE_VERSIONS: dict[str, str] = {

@@ -6,7 +6,8 @@ from ragassets.defs.metadata import markdown_table
 from ragassets.defs.resources import WorkspaceResource
 
 MAX_DEAD_LETTER_SHARE = 0.5
-"""When half of a corpus cannot be read, the source or the configuration is wrong, not the documents."""
+"""When half of a corpus cannot be read, the source or the configuration is wrong, not the
+documents."""
 
 
 @dg.asset_check(asset="index_versions", description="Every built index version is sealed.")

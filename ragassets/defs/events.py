@@ -1,10 +1,12 @@
 """Asset events with a data version and metadata of their own for every partition of a run.
 
 Dagster gives all partitions that a step took together one data version. Then a partition's data
-version would depend on which others were in its run, and what is downstream of it would be asked for
-although nothing changed. So a step logs its events itself, and tells Dagster to log none.
+version would depend on which others were in its run, and what is downstream of it would be asked
+for although nothing changed. So a step logs its events itself, and tells Dagster to log none.
 `ragassets_tests/defs/test_dagster_behaviour.py` watches over what this module relies on.
 """
+
+from typing import Any
 
 import dagster as dg
 
@@ -47,7 +49,7 @@ class PartitionEvents:
             )
         )
 
-    def result(self) -> dg.MaterializeResult[None]:
+    def result(self) -> dg.MaterializeResult[Any]:
         """What the asset returns."""
         return dg.MaterializeResult(metadata=dict(LOGGED_BY_STEP))
 
@@ -73,8 +75,8 @@ def log_observation(
 def _input_tags(context: dg.AssetExecutionContext) -> dict[str, str]:
     """Provenance: where the event log stood when the step began.
 
-    Dagster calls a partition stale when an upstream partition has an event with another data version
-    after this point. One number for all upstream partitions saves a query for each of them.
+    Dagster calls a partition stale when an upstream partition has an event with another data
+    version after this point. One number for all upstream partitions saves a query for each of them.
     """
     newest = context.instance.event_log_storage.get_maximum_record_id()
     pointer = "NULL" if newest is None else str(newest)

@@ -1,4 +1,4 @@
-"""How our errors reach Dagster: a permanent one stops the step's retries, a transient one uses them."""
+"""How our errors reach Dagster: a permanent one stops the retries, a transient one uses them."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import dagster as dg
 from dagster import DagsterInstance, ExecuteInProcessResult
@@ -21,7 +22,10 @@ from ragassets.defs.runtime import PROGRESS, Progress
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 
-DOCUMENT_STAGES = (*jobs.PHASES[jobs.PROCESS_DOCUMENTS], *jobs.PHASES[jobs.DECIDE_DUPLICATES])
+DOCUMENT_STAGES = (
+    *jobs.PHASES[jobs.PROCESS_DOCUMENTS].assets,
+    *jobs.PHASES[jobs.DECIDE_DUPLICATES].assets,
+)
 
 _QUIET: Mapping[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """The UI has the log of every event; a terminal gets progress bars instead."""
@@ -104,9 +108,7 @@ def ingest(
         RagAssetsError: Something of the run, not of a document, failed.
     """
     config = resource.config
-    for name in (*sources, *confirmed):
-        config.source(name)
-    names = list(sources or config.sources)
+    names = _configured(resource, sources, confirmed)
     runs = _Runs(resource, instance, progress)
     runs.execute(
         jobs.OBSERVE_SOURCES,
@@ -131,7 +133,7 @@ def build(
     *,
     progress: Progress,
 ) -> IngestReport:
-    """Chunk, embed, index and seal one version from the documents that are there; discover nothing."""
+    """Chunk, embed, index and seal one version from the documents that are there."""
     resource.config.index_version(index_version)
     runs = _Runs(resource, instance, progress)
     runs.build([index_version])
@@ -270,14 +272,40 @@ class _Runs:
             ),
             n_dead_letters=self.counts.get("dead_letters", {}).get(metadata.ROW_COUNT, 0),
             seconds=time.monotonic() - self.started,
-            problems=(*problems, *_unsealed(self.resource, versions)),
+            problems=(*problems, *_removed(self.resource), *_unsealed(self.resource, versions)),
         )
+
+
+def _configured(
+    resource: WorkspaceResource, sources: Sequence[str], confirmed: Sequence[str]
+) -> list[str]:
+    """The named sources, all where none is named; one that left the configuration may be confirmed.
+
+    Raises:
+        UnknownNameError: There is no source of that name.
+    """
+    from ragassets.stages.retired_shards import removed_sources
+
+    configured = resource.config.sources
+    if unknown := [name for name in (*sources, *confirmed) if name not in configured]:
+        removed = removed_sources(resource.workspace)
+        for name in unknown:
+            if name not in removed or name not in confirmed:
+                resource.config.source(name)
+    return [name for name in (sources or configured) if name in configured]
 
 
 def _versions(config: Config, named: Sequence[str] | None) -> list[str]:
     if named is not None:
         return list(named)
     return [name for name, version in config.index_versions.items() if version.backfill == "auto"]
+
+
+def _removed(resource: WorkspaceResource) -> list[str]:
+    """A line for every source that left the configuration and whose documents are still kept."""
+    from ragassets.stages.retired_shards import describe_removed_source, removed_sources
+
+    return [describe_removed_source(*item) for item in removed_sources(resource.workspace).items()]
 
 
 def _unsealed(resource: WorkspaceResource, versions: Iterable[str]) -> list[str]:
@@ -293,5 +321,4 @@ def _unsealed(resource: WorkspaceResource, versions: Iterable[str]) -> list[str]
 
 
 def _problems(seal: Mapping[str, object]) -> list[object]:
-    problems = seal["problems"]
-    return list(problems) if isinstance(problems, list) else []
+    return cast("list[object]", seal["problems"] or [])

@@ -3,10 +3,21 @@
 `ragassets ingest` runs them in order; automation and people launch the assets themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import dagster as dg
+
+# What `define_asset_job` returns has no public name.
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+
+class Phase(NamedTuple):
+    """The assets that one run makes."""
+
+    assets: tuple[str, ...]
+    description: str
+
 
 OBSERVE_SOURCES = "observe_sources"
 PROCESS_DOCUMENTS = "process_documents"
@@ -18,31 +29,45 @@ SEAL_INDEX_VERSIONS = "seal_index_versions"
 MOVE_ALIASES = "move_aliases"
 UPDATE_CATALOG = "update_catalog"
 
-PHASES: dict[str, tuple[str, ...]] = {
-    OBSERVE_SOURCES: ("source_objects",),
-    PROCESS_DOCUMENTS: (
-        "raw_documents",
-        "parsed_documents",
-        "valid_documents",
-        "clean_documents",
-        "_document_signatures",
+PHASES: Mapping[str, Phase] = {
+    OBSERVE_SOURCES: Phase(
+        ("source_objects",), "Look what the sources hold now. The one phase that looks outside."
     ),
-    DECIDE_DUPLICATES: ("unique_documents",),
-    CHUNK_DOCUMENTS: ("chunks",),
-    EMBED_CHUNKS: ("embeddings",),
-    INDEX_CHUNKS: ("indexed_chunks",),
-    SEAL_INDEX_VERSIONS: ("index_versions",),
-    MOVE_ALIASES: ("live_index",),
-    UPDATE_CATALOG: ("dead_letters", "document_catalog"),
+    PROCESS_DOCUMENTS: Phase(
+        (
+            "raw_documents",
+            "parsed_documents",
+            "valid_documents",
+            "clean_documents",
+            "_document_signatures",
+        ),
+        "Fetch, parse, check and clean the documents of some source shards.",
+    ),
+    DECIDE_DUPLICATES: Phase(
+        ("unique_documents",), "Decide over all shards which documents repeat another one."
+    ),
+    CHUNK_DOCUMENTS: Phase(("chunks",), "Split surviving documents under one chunking."),
+    EMBED_CHUNKS: Phase(("embeddings",), "Embed new chunks under one embedding set."),
+    INDEX_CHUNKS: Phase(("indexed_chunks",), "Write the points of one index version."),
+    SEAL_INDEX_VERSIONS: Phase(("index_versions",), "Judge an index version and seal it."),
+    MOVE_ALIASES: Phase(
+        ("live_index",), "Start, promote or roll back an alias; the run config says which."
+    ),
+    UPDATE_CATALOG: Phase(
+        ("dead_letters", "document_catalog"), "Gather the dead letters; write the SQL catalog."
+    ),
 }
-"""Assets of every phase, in the order of an ingestion."""
+"""In the order of an ingestion."""
 
 
 def build_jobs() -> Sequence[UnresolvedAssetJobDefinition]:
     """One job a phase."""
     return [
-        dg.define_asset_job(
-            name, selection=dg.AssetSelection.assets(*assets), executor_def=dg.in_process_executor
+        dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType] - an untyped PathLike
+            name,
+            selection=dg.AssetSelection.assets(*phase.assets),
+            description=phase.description,
+            executor_def=dg.in_process_executor,
         )
-        for name, assets in PHASES.items()
+        for name, phase in PHASES.items()
     ]

@@ -80,7 +80,7 @@ def stage_metadata(
 
 def table_path(resource: WorkspaceResource, name: str) -> dg.PathMetadataValue:
     """Where a table lies, for any reader of Delta tables."""
-    return dg.MetadataValue.path(f"{resource.config.root}/tables/{name}")
+    return dg.PathMetadataValue(f"{resource.config.root}/tables/{name}")
 
 
 def _counts(report: "StageReport") -> Metadata:

@@ -26,7 +26,6 @@ from ragassets.core.asset_tables import (
     VALID_DOCUMENTS,
 )
 from ragassets.core.stages import SHARD, Stage
-
 from ragassets.stages.dead_letters import gather_dead_letters
 
 MAX_EXAMPLES = 3

@@ -54,11 +54,7 @@ def find_document(workspace: Workspace, argument: str) -> KnownDocument:
         same = [uri for uri in known["uri"] if _normalized(uri) in wanted]
         if not same:
             alive = known.filter(~pl.col("is_deleted"))["uri"].to_list()
-            raise UnknownDocumentError(
-                uri=wanted[0],
-                explanation=_explain(workspace, wanted),
-                near=near_matches(wanted[0], alive),
-            )
+            raise _unknown(workspace, wanted, alive)
         rows = workspace.tables.read(
             SOURCE_OBJECTS, columns=columns, where=pl.col("uri").is_in(same)
         )
@@ -111,7 +107,9 @@ def _normalized(uri: str) -> str:
     return Path(os.path.normpath(unquote(urlsplit(uri).path))).as_uri()
 
 
-def _explain(workspace: Workspace, wanted: Sequence[str]) -> str:
+def _unknown(
+    workspace: Workspace, wanted: Sequence[str], alive: Sequence[str]
+) -> UnknownDocumentError:
     """Why no table has the document: which source would hold it, and what keeps it out."""
     places = [
         (name, Path(os.path.normpath(_folder(config.uri))))
@@ -119,19 +117,23 @@ def _explain(workspace: Workspace, wanted: Sequence[str]) -> str:
     ]
     paths = [Path(unquote(urlsplit(uri).path)) for uri in wanted if uri.startswith("file://")]
     inside = [name for name, folder in places if any(path.is_relative_to(folder) for path in paths)]
+    near = near_matches(wanted[0], alive)
     if not inside:
         folders = ", ".join(f"{name} ({folder})" for name, folder in places)
-        return f"it lies outside of every source: {folders}"
-    if not any(path.is_file() for path in paths):
-        return f"there is no such file in source {inside[0]!r}"
-    return "; ".join(_explain_source(workspace, name, wanted) for name in inside)
+        explanation = f"it lies outside of every source: {folders}"
+    elif not any(path.is_file() for path in paths):
+        explanation = f"there is no such file in source {inside[0]!r}"
+    else:
+        # It exists, so nothing else was meant.
+        explanation, near = "; ".join(_keeps_out(workspace, name, wanted) for name in inside), []
+    return UnknownDocumentError(uri=wanted[0], explanation=explanation, near=near)
 
 
 def _folder(uri: str) -> str:
     return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
 
 
-def _explain_source(workspace: Workspace, name: str, wanted: Sequence[str]) -> str:
+def _keeps_out(workspace: Workspace, name: str, wanted: Sequence[str]) -> str:
     config = workspace.config.source(name)
     if _holds(workspace.source(name), wanted):
         listed = workspace.tables.read(SOURCE_LISTINGS, [{"source": name}])

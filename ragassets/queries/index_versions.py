@@ -1,4 +1,4 @@
-"""Every index version, configured or left over: what it is made of, how far it is, who serves it."""
+"""Every index version, configured or left over: what it is made of, how far it is, who uses it."""
 
 import json
 from collections.abc import Mapping
@@ -106,6 +106,7 @@ def _configured(
     version = workspace.config.index_version(name)
     rows = read_version_rows(workspace, name)
     is_built = name in view.collections
+    sealed = _last_seal(seal)
     return VersionStatus(
         index_version=name,
         state=_state(rows, seal, is_built=is_built),
@@ -121,11 +122,15 @@ def _configured(
         embedding_model=version.embedding_model,
         backfill=version.backfill,
         note=view.note,
-        **_seal_fields(seal),
+        failed=sealed.n_failed,
+        problems=sealed.problems,
+        quality=sealed.quality,
+        sealed_at=sealed.sealed_at,
     )
 
 
 def _left_over(name: str, view: StoreView, seal: Mapping[str, object] | None) -> VersionStatus:
+    sealed = _last_seal(seal)
     return VersionStatus(
         index_version=name,
         state="unconfigured",
@@ -141,7 +146,10 @@ def _left_over(name: str, view: StoreView, seal: Mapping[str, object] | None) ->
         embedding_model=None,
         backfill=None,
         note=view.note,
-        **_seal_fields(seal),
+        failed=sealed.n_failed,
+        problems=sealed.problems,
+        quality=sealed.quality,
+        sealed_at=sealed.sealed_at,
     )
 
 
@@ -160,13 +168,23 @@ def _aliases_of(view: StoreView, name: str) -> tuple[str, ...]:
     return tuple(sorted(alias for alias, target in view.aliases.items() if target == name))
 
 
-def _seal_fields(seal: Mapping[str, object] | None) -> dict[str, object]:
+@dataclass(frozen=True)
+class _Seal:
+    """What the last seal said."""
+
+    n_failed: int = 0
+    problems: tuple[str, ...] = ()
+    quality: Mapping[str, float] | None = None
+    sealed_at: datetime | None = None
+
+
+def _last_seal(seal: Mapping[str, object] | None) -> _Seal:
     if seal is None:
-        return {"failed": 0, "problems": (), "quality": None, "sealed_at": None}
+        return _Seal()
     quality = seal["quality"]
-    return {
-        "failed": seal["n_failed"],
-        "problems": tuple(cast("list[str]", seal["problems"] or [])),
-        "quality": json.loads(quality) if isinstance(quality, str) else None,
-        "sealed_at": seal["sealed_at"],
-    }
+    return _Seal(
+        n_failed=cast("int", seal["n_failed"]),
+        problems=tuple(cast("list[str]", seal["problems"] or [])),
+        quality=json.loads(quality) if isinstance(quality, str) else None,
+        sealed_at=cast("datetime", seal["sealed_at"]),
+    )

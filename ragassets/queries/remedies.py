@@ -5,8 +5,8 @@ REMEDIES: dict[str, str] = {
     "corrupt": "Open the file with its own program, save it again, then ingest.",
     "empty": "There is no text in it. Put text into it, or exclude it under the source.",
     "encrypted": "Store a copy without password or encryption in the source.",
-    "garbage": "Its text is not readable words: look at `ragassets show --stage parsed`, and replace"
-    " the file if its fonts or its encoding are broken.",
+    "garbage": "Its text is not readable words: look at `ragassets show --stage parsed`, and"
+    " replace the file if its fonts or its encoding are broken.",
     "invalid_vector": "The embedding model gave no sound vector; check the model with"
     " `ragassets doctor`.",
     "language_not_accepted": "Add the language to `languages.accept` of the source, or set"

@@ -67,12 +67,14 @@ def resolve_target(
     if index_version is not None:
         workspace.config.index_version(index_version)
         if index_version not in collections:
-            raise _nothing_there("--index", index_version, f"ragassets index build {index_version}")
+            raise _nothing_there(
+                key="--index", name=index_version, command=f"ragassets index build {index_version}"
+            )
         return Target(index_version, None)
     name = alias or choose_alias(workspace, targets)
     if name not in targets:
         workspace.config.alias(name)
-        raise _nothing_there("alias", name, "ragassets ingest")
+        raise _nothing_there(key="alias", name=name, command="ragassets ingest")
     if targets[name] not in workspace.config.index_versions:
         raise UnknownNameError(
             kind=f"index version of alias {name!r}",
@@ -99,7 +101,7 @@ def choose_alias(workspace: Workspace, targets: Mapping[str, str]) -> str:
     )
 
 
-def _nothing_there(key: str, name: str, command: str) -> ConfigurationError:
+def _nothing_there(*, key: str, name: str, command: str) -> ConfigurationError:
     return ConfigurationError(
         key=key, value=name, problem="serves nothing yet", fix=f"Run `{command}` first"
     )

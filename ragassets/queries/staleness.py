@@ -1,4 +1,4 @@
-"""What a build of an index version would still do: pure comparison of tables, nothing is computed."""
+"""What a build of an index version would still do, by comparing tables; nothing is computed."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """One document's path through every stage, and one sentence that says whether it is searchable."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, cast
 
@@ -173,7 +173,7 @@ def _steps(workspace: Workspace, document: KnownDocument) -> Iterator[Step]:
     for stage in DOCUMENT_STAGES:
         step = _step(workspace, document, stage, None, is_open=is_open, n_expected=1)
         if stage is RAW_DOCUMENTS and step.state == "ok" and step.details["etag"] != document.etag:
-            step = _with_state(step, "pending")
+            step = replace(step, state="pending")
         yield step
         is_open = is_open and step.n_rows > 0 and step.state != "duplicate"
     config = workspace.config
@@ -239,13 +239,9 @@ def _state(
     return "pending" if is_open else "not reached"
 
 
-def _with_state(step: Step, state: StepState) -> Step:
-    return Step(**{**vars(step), "state": state})
-
-
 def _partition(stage: Stage, document: KnownDocument, under: str | None) -> dict[str, str]:
     dimensions = [name for name in stage.partition_by if name != SHARD]
-    return {SHARD: document.source_shard} | {name: under or "" for name in dimensions}
+    return {SHARD: document.source_shard} | dict.fromkeys(dimensions, under or "")
 
 
 def _rows(
@@ -288,7 +284,7 @@ def _failures(
 
 
 def _failure(row: Mapping[str, object], uri: str) -> StepFailure:
-    values = cast("dict[str, object]", dict(row))
+    values = dict(row)
     attempts = cast("int", values["attempts"])
     return StepFailure(
         reason=str(values["error_reason"]),
@@ -318,7 +314,7 @@ def _duplicate(workspace: Workspace, steps: tuple[Step, ...]) -> Duplicate | Non
     return Duplicate(survivor, uri, float(cast("float", decision.details["similarity"]) or 0.0))
 
 
-def _verdict(
+def _verdict(  # noqa: PLR0911 - one line for each state that a document can be in
     workspace: Workspace,
     document: KnownDocument,
     steps: tuple[Step, ...],

@@ -8,13 +8,13 @@ import polars as pl
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core import chunking as chunking_module
 from ragassets.core.asset_tables import CHUNKS, CLEAN_DOCUMENTS, UNIQUE_DOCUMENTS
 from ragassets.core.chunk_boundaries import BlockLike
 from ragassets.core.chunk_tokens import IntArray, Tokenizer
-from ragassets.core.chunking import ChunkingConfig, chunk_document
+from ragassets.core.chunking import chunk_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure
+from ragassets.core.settings import ChunkingConfig
 from ragassets.core.stages import (
     Outcome,
     RunContext,
@@ -23,6 +23,7 @@ from ragassets.core.stages import (
     outcomes_in_batches,
     run_stage,
 )
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import (
     good_rows,
     partitions_of,
@@ -99,7 +100,7 @@ def _fingerprint(rules: ChunkingConfig, tokenizer: Tokenizer) -> str:
     return fingerprint(
         {
             "stage": "chunks",
-            "version": chunking_module.VERSION,
+            "version": STAGE_VERSIONS["chunks"],
             "rules": rules.model_dump(mode="json", exclude={"tokenizer"}),
             "tokenizer": tokenizer.fingerprint,
         }

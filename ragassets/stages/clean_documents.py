@@ -7,11 +7,11 @@ from typing import cast
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core import cleaning, redaction
 from ragassets.core.asset_tables import CLEAN_DOCUMENTS, PARSED_DOCUMENTS, VALID_DOCUMENTS
-from ragassets.core.cleaning import CleaningConfig, clean_document
+from ragassets.core.cleaning import clean_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure
+from ragassets.core.settings import CleaningConfig
 from ragassets.core.stages import (
     Outcome,
     RunContext,
@@ -20,6 +20,7 @@ from ragassets.core.stages import (
     outcomes_in_batches,
     run_stage,
 )
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import (
     good_rows,
     partitions_of,
@@ -89,18 +90,17 @@ def _fingerprint(rules: CleaningConfig, document_type: str | None) -> str:
     return fingerprint(
         {
             "stage": "clean_documents",
-            "version": cleaning.VERSION,
-            "redaction": redaction.VERSION,
+            "version": STAGE_VERSIONS["clean_documents"],
             "rules": rules.model_dump(mode="json"),
             "document_type": document_type,
         }
     )
 
 
-def _clean(item: tuple[Row, CleaningConfig]) -> tuple[str, list[Row] | Failure]:
+def _clean(item: tuple[Mapping[str, object], CleaningConfig]) -> tuple[str, list[Row] | Failure]:
     row, rules = item
 
-    def clean(row: Row) -> list[Row]:
+    def clean(row: Mapping[str, object]) -> list[Row]:
         title = row["title"]
         document = clean_document(
             uri=str(row["uri"]),

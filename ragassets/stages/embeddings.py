@@ -14,6 +14,7 @@ from ragassets.core.embedding import Embedder, validate_vectors
 from ragassets.core.fingerprints import fingerprint
 from ragassets.core.incremental import Failure, with_input_hash
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import InvalidVectorError
 from ragassets.stages.inputs import good_rows, partitions_of
 
@@ -38,7 +39,13 @@ def update_embeddings(
     )
     inputs = with_input_hash(
         chunks.with_columns(pl.lit(embedding_set).alias("embedding_set")),
-        fingerprint({"stage": "embeddings", "version": "1", "model": embedder.fingerprint}),
+        fingerprint(
+            {
+                "stage": "embeddings",
+                "version": STAGE_VERSIONS["embeddings"],
+                "model": embedder.fingerprint,
+            }
+        ),
         "text_hash",
     )
     taken_over: Counter[str] = Counter()

@@ -21,6 +21,7 @@ from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import StageState
 from ragassets.core.indexing import PointBatch, VectorStore, chunk_payload, point_id
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import StageError
 from ragassets.stages.inputs import good_rows, partitions_of, with_source_input_hash
 
@@ -128,7 +129,7 @@ class _IndexRun:
             name: fingerprint(
                 {
                     "stage": "indexed_chunks",
-                    "version": "1",
+                    "version": STAGE_VERSIONS["indexed_chunks"],
                     "metadata": dict(source.metadata),
                     "acl": list(source.acl),
                 }

@@ -23,6 +23,7 @@ from ragassets.core.stages import (
     outcomes_in_batches,
     run_stage,
 )
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import good_rows, partitions_of
 
 BATCH_DOCUMENTS = 128
@@ -40,7 +41,16 @@ def update_parsed_documents(
     raw = good_rows(workspace.tables, RAW_DOCUMENTS, shards, COLUMNS)
     parsers = parsing_fingerprint(default_parsers())
     inputs = with_input_hash(
-        raw, fingerprint({"stage": "parsed_documents", "parsers": parsers}), "uri", "output_hash"
+        raw,
+        fingerprint(
+            {
+                "stage": "parsed_documents",
+                "version": STAGE_VERSIONS["parsed_documents"],
+                "parsers": parsers,
+            }
+        ),
+        "uri",
+        "output_hash",
     )
 
     def compute(keys: list[str]) -> Iterator[Outcome]:

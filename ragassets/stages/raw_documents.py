@@ -18,12 +18,13 @@ from ragassets.core.stages import (
     outcomes_in_batches,
     run_stage,
 )
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import partitions_of
 
 FETCH_THREADS = 8
 """Fetching waits for a disk or a network, not for a core."""
 
-FINGERPRINT = fingerprint({"stage": "raw_documents", "version": "1"})
+FINGERPRINT = fingerprint({"stage": "raw_documents", "version": STAGE_VERSIONS["raw_documents"]})
 
 Row = dict[str, object]
 

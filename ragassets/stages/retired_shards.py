@@ -57,7 +57,7 @@ def retire_shards(workspace: Workspace, index_version: str, context: RunContext)
         How many rows were removed.
     """
     parts = _parts(workspace, index_version)
-    shards = _retired_shards(workspace, parts)
+    shards = _retired_shards(workspace, index_version, parts)
     if not shards:
         return 0
     kept = _documents_to_keep(workspace, index_version)
@@ -126,7 +126,7 @@ def _dimensions(workspace: Workspace, stage: Stage, index_version: str) -> dict[
     }.get(stage.name, {})
 
 
-def _retired_shards(workspace: Workspace, parts: list[_Part]) -> list[str]:
+def _retired_shards(workspace: Workspace, index_version: str, parts: list[_Part]) -> list[str]:
     """Shards that are not configured and still have rows or intents."""
     configured = workspace.config.source_shards()
     of_version = _dimensions(workspace, INDEXED_CHUNKS, index_version)

@@ -14,9 +14,10 @@ import polars as pl
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import CLEAN_DOCUMENTS, DOCUMENT_SIGNATURES, UNIQUE_DOCUMENTS
-from ragassets.core.deduplication import DeduplicationConfig, resolve_duplicates, sign_document
+from ragassets.core.deduplication import resolve_duplicates, sign_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
+from ragassets.core.settings import DeduplicationConfig
 from ragassets.core.stages import (
     Outcome,
     RunContext,
@@ -25,6 +26,7 @@ from ragassets.core.stages import (
     outcomes_in_batches,
     run_stage,
 )
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import good_rows, partitions_of, rows_in_batches
 
 COLUMNS = ("document_id", "uri", "source", "source_shard")
@@ -41,7 +43,13 @@ def update_document_signatures(
     parameters = config.deduplication.signature_parameters()
     inputs = with_input_hash(
         clean,
-        fingerprint({"stage": "_document_signatures", "version": "1", "parameters": parameters}),
+        fingerprint(
+            {
+                "stage": "_document_signatures",
+                "version": STAGE_VERSIONS["_document_signatures"],
+                "parameters": parameters,
+            }
+        ),
         "output_hash",
     )
 
@@ -107,7 +115,7 @@ def update_unique_documents(
     )
     inputs = with_input_hash(
         decided,
-        fingerprint({"stage": "unique_documents", "version": "1"}),
+        fingerprint({"stage": "unique_documents", "version": STAGE_VERSIONS["unique_documents"]}),
         "duplicate_of",
         "decision",
     )

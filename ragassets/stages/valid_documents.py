@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core import languages, validation
 from ragassets.core.asset_tables import PARSED_DOCUMENTS, VALID_DOCUMENTS
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure
+from ragassets.core.settings import ValidationConfig
 from ragassets.core.stages import (
     Outcome,
     RunContext,
@@ -18,7 +18,8 @@ from ragassets.core.stages import (
     outcomes_in_batches,
     run_stage,
 )
-from ragassets.core.validation import ValidationConfig, validate_document
+from ragassets.core.validation import validate_document
+from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import (
     good_rows,
     partitions_of,
@@ -74,8 +75,7 @@ def _fingerprint(rules: ValidationConfig) -> str:
     return fingerprint(
         {
             "stage": "valid_documents",
-            "version": validation.VERSION,
-            "languages": languages.VERSION,
+            "version": STAGE_VERSIONS["valid_documents"],
             "rules": rules.model_dump(mode="json"),
         }
     )

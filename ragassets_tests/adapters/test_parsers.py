@@ -182,6 +182,12 @@ def test_html_of_menus_only_keeps_them():
     assert _parse("<html><nav>Home</nav></html>", "a.html").text == "Home"
 
 
+def test_articles_inside_template_scripts_are_read():
+    """kafka.apache.org keeps every page of its documentation in one, at the top of the file."""
+    page = '<script id="t" type="text/x-handlebars-template"><h1>Head</h1><p>Text</p></script><div>'
+    assert _elements(page, "a.html") == [("title", "Head", 1), ("text", "Text", None)]
+
+
 def test_tables_that_arrange_a_page_are_not_tables():
     """Old pages and mails put whole articles into one cell."""
     page = "<html><table><tr><td><h1>Head</h1>Text<table><tr><td>1<td>2</table></table></html>"
@@ -228,6 +234,12 @@ two ![alt](p.png).
         ("code", "<b>code</b>", None),
         ("text", "raw html", None),
     ]
+
+
+def test_a_page_of_front_matter_only_gives_its_title_and_description():
+    """Section pages of site generators are found by nothing else."""
+    page = "---\ntitle: Guide\ndescription: How to\nweight: 3\n---\n"
+    assert _elements(page, "a.md") == [("title", "Guide", 1), ("text", "How to", None)]
 
 
 def test_a_rule_that_looks_like_front_matter_stays_text():

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from ragassets.adapters.embedders.registry import open_embedder
 from ragassets.adapters.embedders.sentence_transformers import encode_within_memory
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
-from ragassets.core.embedding import Embedder, EmbeddingModelConfig, validate_vectors
+from ragassets.core.embedding import Embedder, validate_vectors
 from ragassets.core.indexing import CollectionConfig, PointBatch, chunk_payload, point_id
 from ragassets.core.searching import SearchRequest
+from ragassets.core.settings import EmbeddingModelConfig
 from ragassets.errors import ConfigurationError, MissingModelError, SystemResourceError
 from ragassets_tests.corpora import corpus
 
@@ -118,7 +119,7 @@ def test_opening_an_embedder_loads_neither_torch_nor_the_model() -> None:
     code = (
         "import sys\n"
         "from ragassets.adapters.embedders.registry import open_embedder\n"
-        "from ragassets.core.embedding import EmbeddingModelConfig\n"
+        "from ragassets.core.settings import EmbeddingModelConfig\n"
         f"e = open_embedder('m', EmbeddingModelConfig(model={MINILM!r}, dim=384))\n"
         "print(e.max_tokens, len(e.fingerprint), 'torch' in sys.modules)\n"
     )

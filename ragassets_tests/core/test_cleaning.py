@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ragassets.adapters.parsers.registry import default_parsers
-from ragassets.core.cleaning import (
-    BLOCK_SEPARATOR,
-    Block,
-    CleanDocument,
-    CleaningConfig,
-    clean_document,
-)
+from ragassets.core.cleaning import BLOCK_SEPARATOR, Block, CleanDocument, clean_document
 from ragassets.core.parsing import parse_document
+from ragassets.core.settings import CleaningConfig
 from ragassets.core.text_repair import repair_text
 from ragassets.errors import DocumentError, EmptyDocumentError
 from ragassets_tests.corpora import corpus

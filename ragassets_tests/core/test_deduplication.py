@@ -16,12 +16,12 @@ from ragassets.core import deduplication
 from ragassets.core.deduplication import (
     DECISION_SCHEMA,
     SIGNATURE_SCHEMA,
-    DeduplicationConfig,
     assign_leaders,
     resolve_duplicates,
     sign_document,
 )
 from ragassets.core.minhash import compute_minhash, find_shared_buckets, split_words
+from ragassets.core.settings import DeduplicationConfig
 
 CONFIG = DeduplicationConfig()
 SMALL = DeduplicationConfig(threshold=0.75, n_permutations=64, n_bands=16, rows_per_band=4)

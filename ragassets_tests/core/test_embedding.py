@@ -6,12 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ragassets.core.embedding import (
-    EmbeddingModelConfig,
-    batch_by_tokens,
-    truncate_vectors,
-    validate_vectors,
-)
+from ragassets.core.embedding import batch_by_tokens, truncate_vectors, validate_vectors
+from ragassets.core.settings import EmbeddingModelConfig
 
 
 def test_each_unsound_vector_gets_its_own_reason() -> None:

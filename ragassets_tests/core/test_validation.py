@@ -10,13 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ragassets.core.settings import ValidationConfig
 from ragassets.core.unsafe_content import find_unsafe_content
-from ragassets.core.validation import (
-    RejectionReason,
-    ValidationConfig,
-    ValidDocument,
-    validate_document,
-)
+from ragassets.core.validation import RejectionReason, ValidDocument, validate_document
 from ragassets.errors import RejectedDocumentError
 from ragassets_tests.corpora import corpus
 

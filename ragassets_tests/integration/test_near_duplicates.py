@@ -7,12 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ragassets.core.deduplication import (
-    SIGNATURE_SCHEMA,
-    DeduplicationConfig,
-    resolve_duplicates,
-    sign_document,
-)
+from ragassets.core.deduplication import SIGNATURE_SCHEMA, resolve_duplicates, sign_document
+from ragassets.core.settings import DeduplicationConfig
 from ragassets_tests.corpora import corpus
 
 TOGETHER, APART = 0.85, 0.70

@@ -1,7 +1,8 @@
 """Picks the embedder that an entry of `embedding_models` asks for."""
 
 from ragassets.adapters.embedders.sentence_transformers import SentenceTransformersEmbedder
-from ragassets.core.embedding import Embedder, EmbeddingModelConfig
+from ragassets.core.embedding import Embedder
+from ragassets.core.settings import EmbeddingModelConfig
 from ragassets.errors import ConfigurationError
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragassets.adapters.embedders.model_files import find_model, hash_model, read_max_tokens
-from ragassets.core.embedding import EmbeddingModelConfig, batch_by_tokens, truncate_vectors
+from ragassets.core.embedding import batch_by_tokens, truncate_vectors
 from ragassets.core.fingerprints import fingerprint
+from ragassets.core.settings import EmbeddingModelConfig
 from ragassets.errors import ConfigurationError, MissingModelError, SystemResourceError
 
 CODE_VERSION = 1

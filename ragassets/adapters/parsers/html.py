@@ -21,11 +21,17 @@ _META_WINDOW_BYTES = 4096
 
 # Never shown as text, or only where scripts do not run.
 _UNSEEN_TAGS = frozenset({
-    "script", "style", "noscript", "template", "head", "svg", "iframe", "object", "canvas", "audio",
-    "video", "select", "datalist", "input", "textarea", "ix:header", "-comment", "!doctype",
+    "script", "style", "noscript", "template", "title", "svg", "iframe", "object", "canvas",
+    "audio", "video", "select", "datalist", "input", "textarea", "ix:header", "-comment",
+    "!doctype",
 })  # fmt: skip
 _UNSEEN = '[style*="display:none" i], [style*="display: none" i], a.headerlink'
 _NAVIGATION = 'nav, [role="navigation"]'
+
+# Some sites keep whole articles in script elements that hold a template (kafka.apache.org does).
+_TEMPLATE_TYPE = re.compile(
+    r"text/(?:html|template|x-\S*template\S*|x-handlebars\S*)$", re.IGNORECASE
+)
 
 _BLOCK_TAGS = frozenset({
     "address", "article", "aside", "blockquote", "body", "center", "dd", "details", "dialog", "div",
@@ -132,6 +138,7 @@ class _PageReader:
 
     def __init__(self, tree: "LexborHTMLParser", skipped: str) -> None:
         self._root = tree.root
+        self._selector = skipped
         self._skipped = {node.mem_id for node in tree.css(skipped)}
         self._layout_tables = _find_layout_tables(tree)
         self._inline: list[str] = []
@@ -152,6 +159,9 @@ class _PageReader:
                 self._inline.append(_WHITE_SPACE.sub(" ", item.text_content or ""))
             elif tag == "br":
                 self._inline.append("\n")
+            elif tag == "script" and _TEMPLATE_TYPE.match(item.attributes.get("type") or ""):
+                yield from self._flush()
+                yield from self._read_template(item)
             elif tag in _UNSEEN_TAGS or item.mem_id in self._skipped:
                 continue
             elif tag == "pre" or (tag == "table" and item.mem_id not in self._layout_tables):
@@ -164,6 +174,12 @@ class _PageReader:
                     stack.append(tag)
                 stack.extend(reversed(list(item.iter(include_text=True))))
         yield from self._flush()
+
+    def _read_template(self, script: "LexborNode") -> Iterator[Element]:
+        """Elements of markup that a script puts into the page."""
+        from selectolax.lexbor import LexborHTMLParser
+
+        yield from _PageReader(LexborHTMLParser(script.text()), self._selector).read()
 
     def _flush(self) -> Iterator[Element]:
         """The inline text gathered since the last block boundary, as one element."""

@@ -38,13 +38,22 @@ class MarkdownParser:
         from markdown_it import MarkdownIt
 
         tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(body)
+        elements = list(_TokenReader(uri).read(tokens)) or _summary(metadata)
         return assemble_document(
-            _TokenReader(uri).read(tokens),
+            elements,
             media_type=media_type,
             parser=self.name,
             title=metadata.get("title") or _first_heading(tokens),
             metadata=metadata,
         )
+
+
+def _summary(metadata: dict[str, str]) -> list[Element]:
+    """What a page that is all front matter says about itself: section pages of site generators."""
+    return [
+        Element("title", metadata.get("title", ""), level=1),
+        Element("text", metadata.get("description", "")),
+    ]
 
 
 def split_front_matter(text: str) -> tuple[dict[str, str], str]:

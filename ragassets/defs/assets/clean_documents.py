@@ -17,8 +17,8 @@ def build_clean_documents(partitions: Partitions) -> dg.AssetsDefinition:
     """The asset, one partition a source shard."""
     return build_stage_asset(
         name="clean_documents",
-        description="Clean text with its blocks: noise removed, Unicode repaired, personal data redacted"
-        " where asked.",
+        description="Clean text with its blocks: noise removed, Unicode repaired, personal data"
+        " redacted where asked.",
         group="ingestion",
         kinds={"python", "deltalake"},
         partitions_def=partitions.shards,

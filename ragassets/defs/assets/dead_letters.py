@@ -1,5 +1,7 @@
 """`dead_letters`: what every stage gave up on, by source shard."""
 
+from typing import Any
+
 import dagster as dg
 
 from ragassets.core.versions import STAGE_VERSIONS
@@ -26,8 +28,8 @@ def build_dead_letters(partitions: Partitions) -> dg.AssetsDefinition:
 
     @dg.asset(
         name="dead_letters",
-        description="Documents and chunks that a stage gave up on, with the reason. A document is tried"
-        " again when its bytes or the stage change; `ragassets why URI` tells its whole story.",
+        description="Documents and chunks that a stage gave up on, with the reason. A document is"
+        " tried again when its bytes or the stage change; `ragassets why URI` tells its story.",
         group_name="operations",
         kinds={"deltalake"},
         owners=OWNERS,
@@ -45,7 +47,7 @@ def build_dead_letters(partitions: Partitions) -> dg.AssetsDefinition:
     )
     def dead_letters(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
-    ) -> dg.MaterializeResult[None]:
+    ) -> dg.MaterializeResult[Any]:
         from ragassets.stages.dead_letters import dead_letters_data_version, update_dead_letters
 
         events = PartitionEvents(context)

@@ -1,5 +1,7 @@
 """`document_catalog`: one row per document in SQL."""
 
+from typing import Any
+
 import dagster as dg
 
 from ragassets.core.versions import STAGE_VERSIONS
@@ -33,7 +35,7 @@ def build_document_catalog(partitions: Partitions) -> dg.AssetsDefinition:
     )
     def document_catalog(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
-    ) -> dg.MaterializeResult[None]:
+    ) -> dg.MaterializeResult[Any]:
         from ragassets.stages.document_catalog import update_document_catalog
 
         events = PartitionEvents(context)

@@ -1,6 +1,6 @@
 """`index_versions`: sealed when complete, sound and measured."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -37,7 +37,7 @@ def build_index_versions(partitions: Partitions) -> dg.AssetsDefinition:
     )
     def index_versions(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
-    ) -> dg.MaterializeResult[None]:
+    ) -> dg.MaterializeResult[Any]:
         from ragassets.stages.index_versions import seal_index_version
 
         events = PartitionEvents(context)

@@ -1,5 +1,7 @@
 """`live_index`: the aliases that queries use. Promotions and rollbacks are its materializations."""
 
+from typing import Any
+
 import dagster as dg
 
 from ragassets.core.versions import STAGE_VERSIONS
@@ -25,7 +27,8 @@ def build_live_index() -> dg.AssetsDefinition:
 
     @dg.asset(
         name="live_index",
-        description="Where the aliases point. A version must be sealed before an alias may serve it.",
+        description="Where the aliases point. A version must be sealed before an alias may serve"
+        " it.",
         group_name="indexing",
         kinds={"qdrant"},
         owners=OWNERS,
@@ -38,7 +41,7 @@ def build_live_index() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         config: AliasMove,
         workspace: dg.ResourceParam[WorkspaceResource],
-    ) -> dg.MaterializeResult[None]:
+    ) -> dg.MaterializeResult[Any]:
         from ragassets.stages.live_index import move_aliases
 
         with failing_once(context):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Update = Callable[
     ["Workspace", str, Sequence[str], "RunContext"], "tuple[Stage, Mapping[str, StageReport]]"
 ]
-"""Brings some shards up to date, under one key of the other dimension (`""` where there is none)."""
+"""Brings some shards up to date, under one key of the other dimension (`""` without one)."""
 
 Settings = Callable[[Config, str], Metadata]
 """What of the configuration decides the output under a key of the other dimension, for the UI."""
@@ -35,7 +35,7 @@ RETRY_POLICY = dg.RetryPolicy(
 """For errors of the machine and of services: those of a document never reach Dagster."""
 
 
-def build_stage_asset(
+def build_stage_asset(  # noqa: PLR0913 - by keyword only, and each is one property of the asset
     *,
     name: str,
     description: str,
@@ -80,7 +80,7 @@ def build_stage_asset(
     )
     def stage_asset(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
-    ) -> dg.MaterializeResult[None]:
+    ) -> dg.MaterializeResult[Any]:
         events = PartitionEvents(context)
         with failing_once(context):
             stage_context = run_context(context, workspace)

@@ -17,8 +17,8 @@ def build_unique_documents(partitions: Partitions) -> dg.AssetsDefinition:
     """The asset, one partition a source shard."""
     return build_stage_asset(
         name="unique_documents",
-        description="Which documents survive and which repeat a survivor, decided over all shards at"
-        " once. A duplicate whose survivor goes away takes its place.",
+        description="Which documents survive and which repeat a survivor, decided over all shards"
+        " at once. A duplicate whose survivor goes away takes its place.",
         group="ingestion",
         kinds={"python", "deltalake"},
         partitions_def=partitions.shards,

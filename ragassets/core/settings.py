@@ -1,0 +1,246 @@
+"""The settings of the stages, as sections of the configuration file: frozen models, nothing else.
+
+They stand apart from the modules that they steer because the code location reads the configuration
+whenever it loads, and those modules import polars, numpy and the like.
+"""
+
+import re
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+
+class ValidationConfig(BaseModel):
+    """What a source's documents must be like.
+
+    Source: the rules that Gopher (Rae et al. 2021, arXiv:2112.11446, table A1) and C4 (Raffel et
+    al. 2020, arXiv:1910.10683, section 2.2) choose web pages by. Loosened where documents are no
+    web pages: no minimum of 50 words, no mean word length, no stop words, no share of bullet lines,
+    no ban on braces; repetition at 0.98 rather than 0.15 to 0.3, since forms, logs and templates
+    repeat honestly.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_chars: int = Field(default=1, ge=1)
+    """Fewest characters that are not white space. The default asks for one letter or digit."""
+
+    max_chars: int = Field(default=20_000_000, ge=1)
+    """About 8,000 printed pages: above it, a dump rather than a document."""
+
+    accepted_languages: tuple[str, ...] | None = None
+    """ISO 639 codes; None accepts all. `pt-BR` is read as `pt`."""
+
+    otherwise: Literal["keep", "reject"] = "keep"
+    """What happens to a document in another language."""
+
+    min_language_confidence: float = Field(default=0.7, ge=0.0, le=1.0)
+    """Below it a document counts as accepted: thin evidence refuses nobody. At 0.7 the detector is
+    wrong on 2 of XQuAD's 5,950 questions (60 characters each) and on no tldr page."""
+
+    max_repetition_share: float = Field(default=0.98, gt=0.0, le=1.0)
+    """Highest share of five-word sequences that have occurred before; data, code and short texts
+    are exempt. 0.98 means that all is said fifty times. Of 1,309 real documents the highest has
+    0.95 (four pages of LaTeX's filler text), the next 0.86 and 0.62."""
+
+    max_garbage_share: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Highest share of characters that are no text (replacement characters, controls, private use,
+    unmapped PDF glyphs). Random bytes read as Latin-1 have 0.25, as Windows-1252 about 0.13."""
+
+    blocked_patterns: tuple[str, ...] = ()
+    """Regular expressions; a document that one of them is found in is refused as unsafe."""
+
+    unsafe: Literal["reject", "keep"] = "reject"
+    """What happens to private keys, access tokens and hidden instructions."""
+
+    required_fields: tuple[Literal["title"], ...] = ()
+    """Fields that must not be empty besides uri and media type."""
+
+    @field_validator("accepted_languages")
+    @classmethod
+    def _normalize_languages(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        from ragassets.core.languages import normalize_language_code
+
+        if value is None:
+            return None
+        return tuple(sorted({normalize_language_code(code) for code in value}))
+
+    @field_validator("blocked_patterns")
+    @classmethod
+    def _check_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                message = f"{pattern!r} is no regular expression: {error}"
+                raise ValueError(message) from error
+        return value
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if self.min_chars > self.max_chars:
+            message = f"min_chars {self.min_chars} is above max_chars {self.max_chars}"
+            raise ValueError(message)
+        if self.otherwise == "reject" and not self.accepted_languages:
+            message = "otherwise: reject needs accepted_languages with at least one code"
+            raise ValueError(message)
+        return self
+
+
+RedactionKind = Literal["email", "phone"]
+
+
+class CleaningConfig(BaseModel):
+    """What counts as noise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    drop_kinds: tuple[str, ...] = ("header", "footer", "page_number")
+    """Element kinds that the parser itself knows as page furniture. They stay in a document of one
+    page, where nothing repeats and a footer may be half of the text."""
+
+    remove_running_lines: bool = True
+    """Lines that repeat at the top or bottom of pages, and page numbers."""
+
+    running_line_share: float = Field(default=0.5, gt=0.0, le=1.0)
+    """Share of the pages (three at least) on which a line must stand to be a running line. Half,
+    because books print one header on left and another on right pages."""
+
+    remove_boilerplate: bool = True
+    """Lines of web pages that say nothing about their subject: cookie banners, rights notices."""
+
+    redact: tuple[RedactionKind, ...] = ()
+    """Kinds of personal data to replace by a mark."""
+
+    phone_region: str | None = None
+    """ISO 3166 code of the country whose telephone numbers are written without a country code; None
+    redacts numbers with `+` only."""
+
+    @field_validator("phone_region")
+    @classmethod
+    def _check_region(cls, value: str | None) -> str | None:
+        # Imported here: the table of all numbering plans is large.
+        from ragassets.core.redaction import is_phone_region
+
+        if value is not None and not is_phone_region(value.upper()):
+            message = f"{value!r} is no ISO 3166 region code such as 'US' or 'DE'"
+            raise ValueError(message)
+        return value.upper() if value else None
+
+
+class DeduplicationConfig(BaseModel):
+    """What counts as a duplicate.
+
+    A pair of Jaccard similarity s shares a bucket with probability 1 - (1 - s^r)^b for b bands of
+    r rows (`candidate_probability`). With 32 bands of 8 rows a pair at 0.85 is missed with
+    probability (1 - 0.85^8)^32 = 4e-5, one at 0.15 is compared with probability 8e-6. The
+    estimate of s from n permutations has the standard error sqrt(s * (1 - s) / n): 0.022 at 0.85.
+
+    Source: Broder 1997, On the resemblance and containment of documents; Leskovec, Rajaraman and
+    Ullman, Mining of Massive Datasets, section 3.4.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    """Off: every document survives, exact copies too."""
+    threshold: float = Field(default=0.8, gt=0.0, le=1.0)
+    """Estimated similarity from which a document is a duplicate.
+
+    Measured on 635 versions of 120 pages, where pairs at 0.85 or more belong together and those
+    below 0.70 do not, as raw Markdown and as text without its markup, in 6 orders with 3 seeds
+    each. Worst precision and recall: 0.76: 0.985, 0.983; 0.80: 0.991, 0.977; 0.82: 0.991, 0.947.
+    """
+    shingle_words: int = Field(default=5, ge=1, le=50)
+    """Words in a shingle: the unit that two texts have in common or not."""
+    min_words: int = Field(default=10, ge=1)
+    """Shorter texts are compared by exact hash only. In nine words one changed word changes up to
+    all five shingles, while two short notes that differ in the one word that matters ("Room 4 is
+    closed today") may share most of them: the estimate says nothing there."""
+    n_permutations: int = Field(default=256, ge=16, le=4096)
+    n_bands: int = Field(default=32, ge=1)
+    rows_per_band: int = Field(default=8, ge=1)
+    seed: int = Field(default=1, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> Self:
+        if self.n_bands * self.rows_per_band > self.n_permutations:
+            message = (
+                f"n_bands * rows_per_band is {self.n_bands * self.rows_per_band}, more than"
+                f" n_permutations ({self.n_permutations}). Lower one of the two, or raise"
+                " n_permutations"
+            )
+            raise ValueError(message)
+        return self
+
+    def candidate_probability(self, jaccard: float) -> float:
+        """Probability that a pair of this similarity shares at least one bucket."""
+        return 1.0 - (1.0 - jaccard**self.rows_per_band) ** self.n_bands
+
+    def signature_parameters(self) -> dict[str, int]:
+        """The parameters that decide a signature: the others ask for no new signatures."""
+        return {
+            "shingle_words": self.shingle_words,
+            "min_words": self.min_words,
+            "n_permutations": self.n_permutations,
+            "seed": self.seed,
+        }
+
+
+ChunkingStrategy = Literal["recursive", "fixed", "sentence", "by_title"]
+
+DEFAULT_MAX_TOKENS = 256
+"""What the bundled model reads at most."""
+
+DEFAULT_OVERLAP_TOKENS = 32
+
+
+class ChunkingConfig(BaseModel):
+    """One entry under `chunkings` in the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: ChunkingStrategy = "recursive"
+    """`recursive` cuts at headings, paragraphs, sentences, words, in this order of preference;
+    `by_title` keeps sections apart and merges small ones under one parent; `sentence` looks at
+    sentences only; `fixed` takes windows of tokens, so an edit changes every chunk after it."""
+    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=16, le=32_768)
+    """What the model may be given at once, its special tokens included."""
+    overlap_tokens: int = Field(default=DEFAULT_OVERLAP_TOKENS, ge=0)
+    """How much of the text before it a chunk repeats at most, where its own text leaves room. A
+    chunk that begins with a heading repeats nothing: what stands before is another topic."""
+    tokenizer: str | None = None
+    """The embedding model whose tokens count: a name, a path or a hub id; None is the bundled
+    one."""
+
+    @model_validator(mode="after")
+    def _overlap_leaves_room(self) -> Self:
+        if self.overlap_tokens * 2 >= self.max_tokens:
+            message = (
+                f"overlap_tokens: {self.overlap_tokens} must be less than half of max_tokens"
+                f" ({self.max_tokens}). Give at most {(self.max_tokens - 1) // 2}"
+            )
+            raise ValueError(message)
+        return self
+
+
+class EmbeddingModelConfig(BaseModel):
+    """One entry of `embedding_models` in the configuration file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: Literal["sentence-transformers", "openai"] = "sentence-transformers"
+    model: str = Field(min_length=1)
+    """The bundled `all-MiniLM-L6-v2`, a local path, a hub id, or the service's model name."""
+    dim: int = Field(gt=0, le=65_536)
+    """Dimension of the vectors; less than the model's own truncates them (Matryoshka)."""
+    revision: str | None = None
+    """Commit of a hub model; None takes what the local cache or the hub calls main."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    document_prompt: str = ""
+    query_prompt: str = ""
+    """Text put before every document or query, for models that were trained with prefixes."""
+    batch_tokens: int = Field(default=8_192, gt=0)
+    """Tokens, padding included, of one forward pass. Decides memory and speed, not vectors."""
+    base_url: str | None = None
+    api_key: SecretStr | None = None
