@@ -1,6 +1,6 @@
 """Run the benchmarks and write their tables into docs/benchmarks.md.
 
-Usage: python benchmarks/run.py [NAME …]   (names of the files beside this one; all when none is given)
+Usage: python benchmarks/run.py [NAME …]   (names of the files beside this one; all by default)
 
 Every figure stands beside a baseline that was measured in the same run: machines are noisy, and a
 ratio survives what a figure does not. A benchmark module has `TITLE` and `measure() -> list[str]`,

@@ -1,4 +1,4 @@
-"""Documents and chunks per second of every stage on the bulk corpus, and of a run without changes."""
+"""Documents and chunks per second of every stage on the bulk corpus, and without changes."""
 
 import shutil
 import tarfile
@@ -57,8 +57,10 @@ def _measure(folder: Path) -> list[str]:
     reading = len(files) / (time.perf_counter() - started)
     whole = _Run(folder, "documents")
     lines = [
-        f"{len(files)} files, {megabytes:.0f} MB, {SHARDS} shards. Baseline: reading every file"
-        f" once, {reading:,.0f} documents/s.",
+        (
+            f"{len(files)} files, {megabytes:.0f} MB, {SHARDS} shards. Baseline: reading every"
+            f" file once, {reading:,.0f} documents/s."
+        ),
         "",
         "| stage | inputs | seconds | per second | reading is faster by |",
         "|---|---|---|---|---|",
@@ -83,10 +85,12 @@ def _measure(folder: Path) -> list[str]:
         "|---|---|---|---|",
         *(f"| {name} | {n} | {s:.2f} | {n / s:,.1f} |" for name, n, s in vectors),
         "",
-        f"A run without changes over all stages up to chunks: {again_seconds:.1f} s,"
-        f" {n_documents / again_seconds:,.0f} documents/s,"
-        f" {first_seconds / again_seconds:.0f} times as fast as the first run"
-        f" ({first_seconds:.0f} s).",
+        (
+            f"A run without changes over all stages up to chunks: {again_seconds:.1f} s,"
+            f" {n_documents / again_seconds:,.0f} documents/s,"
+            f" {first_seconds / again_seconds:.0f} times as fast as the first run"
+            f" ({first_seconds:.0f} s)."
+        ),
     ]
     return lines
 
@@ -135,9 +139,7 @@ class _Run:
         started = time.perf_counter()
         update_dead_letters(workspace, shards)
         update_document_catalog(workspace, shards, context)
-        rows.append(
-            ("dead_letters, document_catalog", rows[0][1], time.perf_counter() - started)
-        )
+        rows.append(("dead_letters, document_catalog", rows[0][1], time.perf_counter() - started))
         return rows
 
     def vectors(self) -> list[tuple[str, int, float]]:
@@ -148,12 +150,16 @@ class _Run:
         name = "recursive-256.minilm"
         rows = [
             _timed("embeddings", lambda: update_embeddings(workspace, name, shards, context)),
-            _timed("indexed_chunks", lambda: update_indexed_chunks(workspace, "v1", shards, context)),
+            _timed(
+                "indexed_chunks", lambda: update_indexed_chunks(workspace, "v1", shards, context)
+            ),
         ]
         started = time.perf_counter()
         seal_index_version(workspace, "v1", context)
         rows.append(("index_versions (seal)", rows[0][1], time.perf_counter() - started))
-        again = _timed("embeddings, no change", lambda: update_embeddings(workspace, name, shards, context))
+        again = _timed(
+            "embeddings, no change", lambda: update_embeddings(workspace, name, shards, context)
+        )
         return [*rows, again]
 
 

@@ -1,8 +1,8 @@
-"""The configuration file as frozen pydantic models; every error names the key, the value and the fix.
+"""The configuration file as frozen models; every error names the key, the value and the fix.
 
-`load_config` finds the file, fills in `${ENV}` values, validates, and resolves relative paths against
-the folder that the file is in. Nothing is opened here: what can be checked without touching storage,
-models or services is checked here, the rest by whoever opens it.
+`load_config` finds the file, fills in `${ENV}` values, validates, and resolves relative paths
+against the folder that the file is in. Nothing is opened here: what can be checked without touching
+storage, models or services is checked here, the rest by whoever opens it.
 """
 
 import difflib
@@ -233,8 +233,8 @@ def load_config(path: str | Path | None = None) -> Config:
     """Read the configuration.
 
     Args:
-        path: The file; else `RAGASSETS_CONFIG`, else `ragassets.yaml` in the working directory, else
-            the built-in defaults.
+        path: The file; else `RAGASSETS_CONFIG`, else `ragassets.yaml` in the working directory,
+            else the built-in defaults.
 
     Raises:
         ConfigurationError: The file cannot be read or says something that cannot be meant.
@@ -282,7 +282,7 @@ def _read(file: Path) -> dict[str, object]:
             problem=f"holds a {type(loaded).__name__}, not keys and values",
             fix="Start from `ragassets init`",
         )
-    return cast("dict[str, object]", _interpolate(loaded, ""))
+    return cast("dict[str, object]", _interpolate(cast("object", loaded), ""))
 
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
@@ -322,7 +322,7 @@ def _validate(values: dict[str, object], folder: Path) -> Config:
         first = error.errors(include_url=False)[0]
         if first["type"] == "extra_forbidden":
             raise _unknown_key(first["loc"], first["input"]) from error
-        key = ".".join(map(str, first["loc"])) or "configuration"
+        key = ".".join(str(part) for part in first["loc"] if part != "[key]") or "configuration"
         is_section = isinstance(first["input"], (dict, BaseModel))
         raise ConfigurationError(
             key=key,
@@ -389,7 +389,8 @@ def _resolve(config: Config) -> Config:
 def _absolute(location: str, folder: Path) -> str:
     if "://" in location:
         return location
-    return str((folder / Path(location).expanduser()).absolute())
+    # Lexically: the name that a person gave to a link is the name that belongs into a URI.
+    return os.path.normpath(folder / Path(location).expanduser())
 
 
 def _absolute_sqlite(url: str, folder: Path) -> str:
@@ -397,4 +398,4 @@ def _absolute_sqlite(url: str, folder: Path) -> str:
     path = url.removeprefix(prefix)
     if not url.startswith(prefix) or path in ("", ":memory:"):
         return url
-    return f"{prefix}{folder / path}"
+    return f"{prefix}{os.path.normpath(folder / path)}"

@@ -1,8 +1,9 @@
 """The error family of ragassets.
 
-Every error takes its facts as keyword arguments, keeps them as attributes and writes its own message:
-what was attempted, on which thing, what was expected, what to do next. The split right under the base
-class decides retries: a permanent error cannot be helped by running again, a transient one may.
+Every error takes its facts as keyword arguments, keeps them as attributes and writes its own
+message: what was attempted, on which thing, what was expected, what to do next. The split right
+under the base class decides retries: a permanent error cannot be helped by running again, a
+transient one may.
 
     RagAssetsError
     ├── PermanentError                     never retried as is
@@ -46,6 +47,19 @@ class RagAssetsError(Exception):
     is_transient: ClassVar[bool] = False
     reason: str = "error"
     """A short, stable code for machines: `corrupt`, `encrypted`, `empty`, …"""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let an error travel between processes, though its constructor takes keywords only."""
+        return _rebuild_error, (type(self), self.args, self.__dict__.copy())
+
+
+def _rebuild_error(
+    kind: type["RagAssetsError"], args: tuple[object, ...], state: dict[str, object]
+) -> "RagAssetsError":
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class PermanentError(RagAssetsError):

@@ -1,16 +1,18 @@
 """Small named corpora, and projects that ingest them; not fixtures.
 
 A `Project` is a folder with a configuration, documents and whatever an ingestion makes of them. Ids
-follow from absolute paths, so a project is never copied elsewhere: it is saved and put back in place.
+follow from absolute paths, so a project is never copied elsewhere: it is saved and put back in
+place.
 """
 
 import dataclasses
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -44,17 +46,17 @@ CLEAN: Mapping[str, str] = {
     " Unused days expire at the end of March of the following year.\n",
     "expenses.txt": "Travel expenses are paid back within two weeks. Keep the receipts of hotels,"
     " trains and taxis, and hand them in with the travel form.\n",
-    "security.md": "# Security\n\nLock the screen whenever you leave the desk. Passwords are at least"
-    " sixteen characters long and come from the password manager.\n",
-    "onboarding.html": "<html><head><title>Onboarding</title></head><body><h1>Onboarding</h1><p>On the"
-    " first day a new colleague gets a laptop, a badge and a mentor who answers questions."
+    "security.md": "# Security\n\nLock the screen whenever you leave the desk. Passwords are at"
+    " least sixteen characters long and come from the password manager.\n",
+    "onboarding.html": "<html><head><title>Onboarding</title></head><body><h1>Onboarding</h1><p>On"
+    " the first day a new colleague gets a laptop, a badge and a mentor who answers questions."
     "</p></body></html>",
     "kitchen.txt": "The coffee machine is cleaned every Friday afternoon. Whoever takes the last"
     " oat milk writes it on the shopping list beside the refrigerator.\n",
     "teams/garden.md": "# Roof garden\n\nTomatoes, basil and strawberries grow on the roof. The"
     " gardening team waters them before eight in the morning.\n",
-    "teams/library.txt": "Books of the company library may be borrowed for six weeks. A novel that is"
-    " reserved by somebody else cannot be renewed.\n",
+    "teams/library.txt": "Books of the company library may be borrowed for six weeks. A novel that"
+    " is reserved by somebody else cannot be renewed.\n",
 }
 """Seven short documents about seven things."""
 
@@ -136,12 +138,12 @@ class Content:
     """Of every collection: point id, chunk, document and payload hash."""
     aliases: dict[str, str]
 
-    def differences(self, other: "Content") -> list[str]:
-        """What is not the same, in words; vectors may differ by rounding."""
+    def differences(self, other: "Content", *, but: Collection[str] = ()) -> list[str]:
+        """What is not the same, in words, `but` for some tables; vectors may differ by rounding."""
         found = [
             f"{name}: {len(set(rows) - set(theirs))} rows only here, {len(set(theirs) - set(rows))}"
             f" only there, {len(rows)} and {len(theirs)} in all"
-            for name in sorted(self.tables | other.tables)
+            for name in sorted((self.tables | other.tables).keys() - set(but))
             if (rows := self.tables.get(name, [])) != (theirs := other.tables.get(name, []))
         ]
         if self.vectors.keys() != other.vectors.keys():
@@ -242,6 +244,14 @@ class Project:
         project.settings = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         return project
 
+    def revert(self) -> "Project":
+        """Put documents and configuration back as they were saved; the state stays."""
+        shutil.rmtree(self.documents)
+        shutil.copytree(self.saved / "documents", self.documents, symlinks=True)
+        shutil.copy2(self.saved / self.config_file.name, self.config_file)
+        self.settings = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        return self
+
     @property
     def workspace(self) -> Workspace:
         """A new workspace on the state of now."""
@@ -268,18 +278,28 @@ class Project:
                 progress=lambda _stage, _done, _total: None,
             )
 
-    def start_ingest(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Ingest in a process group of its own (see `main`)."""
-        command = [sys.executable, "-m", "ragassets_tests.scenario", str(self.config_file)]
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start Python with these arguments, in a process group of its own; output to `log`."""
         root = Path(__file__).resolve().parents[1]
-        return subprocess.Popen(
-            [*command, *arguments],
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "2"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, *command],
+                cwd=root,
+                env={**os.environ, "PYTHONPATH": str(root)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> Path:
+        """What the processes of this project wrote."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def ingest_until(self, moment: int) -> int:
+        """Ingest with a fake model in another process, killed at a moment; its return code."""
+        arguments = (str(self.config_file), "--kill-at", str(moment))
+        return self.start("-m", "ragassets_tests.scenario", *arguments).wait(timeout=240)
 
     # Reading
 
@@ -352,7 +372,7 @@ class Project:
         return Content(tables, vectors, catalog, points, aliases)
 
     def disagreements(self) -> list[str]:
-        """Where tables, catalog and collections contradict each other or the sources; none is right.
+        """Where tables, catalog, collections and sources contradict each other; none is right.
 
         Written out here again, so that the package's own audit is not its own judge.
         """
@@ -432,7 +452,7 @@ EFFECTS: tuple[tuple[str, str], ...] = (
 
 @contextmanager
 def watched_effects(observe: Callable[[str, str], None]) -> Iterator[None]:
-    """Call `observe(moment, what)` right before and after every effect; moment is before or after."""
+    """Call `observe(moment, what)` before and after every effect; moment is `before` or `after`."""
     import importlib
 
     with pytest.MonkeyPatch.context() as patch:
@@ -472,28 +492,12 @@ class Executioner:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Ingest like the command does: `CONFIG [--fake] [--kill-at MOMENT]`."""
-    import signal
-
-    at = (
-        float(arguments[arguments.index("--kill-at") + 1]) if "--kill-at" in arguments else math.inf
-    )
-    executioner = Executioner(at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    """Ingest with a fake model: `CONFIG --kill-at MOMENT`."""
     config = load_config(arguments[0])
-    with pytest.MonkeyPatch.context() as patch:
-        if "--fake" in arguments:
-            patch.setattr(
-                "ragassets.adapters.workspace.open_embedder",
-                lambda name, config: FakeEmbedder(name, config.dim, seed=config.model),
-            )
-        with watched_effects(executioner), open_instance(config.folder) as instance:
-            report = ingest(
-                WorkspaceResource(config),
-                instance,
-                [],
-                progress=lambda stage, done, total: print(stage, done, total, flush=True),
-            )
-    print("finished", len(executioner.moments), report.problems, flush=True)
+    executioner = Executioner(int(arguments[2]), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with fake_embedder(), watched_effects(executioner), open_instance(config.folder) as instance:
+        resource = WorkspaceResource(config)
+        ingest(resource, instance, [], progress=lambda _stage, _done, _total: None)
     return 0
 
 

@@ -16,8 +16,8 @@ from ragassets.cli import app
 from ragassets.config import load_config
 
 DOCUMENTS = {
-    "leave policy.md": "# Annual leave\n\nEverybody has thirty days of annual leave a year. Ask your"
-    " manager two weeks before you go, and note the days in the calendar of your team.\n",
+    "leave policy.md": "# Annual leave\n\nEverybody has thirty days of annual leave a year. Ask"
+    " your manager two weeks before you go, and note the days in the calendar of your team.\n",
     "expenses.txt": "Travel expenses are paid back within ten days. Keep the receipt of every hotel"
     " and every train ticket, and send them to the finance team with the form for expenses.\n",
     "größe/übersicht.html": "<html><head><title>Sensors</title></head><body><h1>Sensors</h1><p>The"

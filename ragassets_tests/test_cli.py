@@ -58,6 +58,24 @@ class TestIngest:
         assert result.exit_code == 2
         assert "name the sources" in one_line(result.stderr)
 
+    @pytest.mark.slow
+    def test_an_emptied_source_deletes_nothing_until_it_is_confirmed(
+        self, project: SmallProject, tmp_path: Path
+    ) -> None:
+        """An unmounted disk looks like an empty folder."""
+        mine = project.copy(tmp_path / "project")
+        file = mine.folder / "ragassets.yaml"
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        text = file.read_text(encoding="utf-8").replace(str(mine.documents), str(empty))
+        file.write_text(text, encoding="utf-8")
+        result = mine.run("ingest", "--json")
+        assert result.exit_code == 1
+        assert "ragassets ingest office --confirm-deletions" in result.stderr
+        assert json.loads(result.stdout)["documents"]["removed"] == 0
+        assert "7 of 7 documents" in mine.json("status")["sources"]["office"]["listing_problem"]
+        assert mine.json("search", "hotel", "--mode", "sparse")["hits"]
+
 
 class TestSearch:
     def test_a_hit_has_the_public_shape(self, project: SmallProject) -> None:

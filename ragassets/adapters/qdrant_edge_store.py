@@ -184,7 +184,8 @@ class QdrantEdgeStore:
         shard = self._shard(name)
         with self._translated(f"reading from {name!r}"):
             records = shard.retrieve([*point_ids], with_payload=["payload_hash"], with_vector=False)
-        return {str(record.id): str((record.payload or {})["payload_hash"]) for record in records}
+        hashes = {str(record.id): (record.payload or {}).get("payload_hash") for record in records}
+        return {name: str(payload_hash or "") for name, payload_hash in hashes.items()}
 
     def scroll(self, name: str) -> Generator[StoredPoint]:
         """Yield every point once, ordered by id."""
@@ -199,7 +200,8 @@ class QdrantEdgeStore:
                 records, offset = shard.scroll(request)
             for record in records:
                 payload = record.payload or {}
-                yield StoredPoint(str(record.id), *(str(payload[key]) for key in keys))
+                # A point that somebody else wrote has none of our keys; an audit must see it.
+                yield StoredPoint(str(record.id), *(str(payload.get(key, "")) for key in keys))
             if offset is None:
                 return
 

@@ -65,12 +65,28 @@ def _is_debugging() -> bool:
 
 
 def _exit_code_of(command: Callable[[], object]) -> int:
+    """Run the command; a reader that goes away (`| head`) has what it wanted."""
     try:
-        result = command()
+        code = _run(command)
         sys.stdout.flush()
     except BrokenPipeError:
         _leave_broken_pipe()
         return DONE
+    except SystemExit as ending:
+        # Typer's own answer to the same.
+        if isinstance(ending.__context__, BrokenPipeError):
+            _leave_broken_pipe()
+            return DONE
+        raise
+    return code
+
+
+def _run(command: Callable[[], object]) -> int:
+    """Run the command; what it raises becomes a line and an exit code."""
+    try:
+        result = command()
+    except BrokenPipeError:
+        raise
     except (KeyboardInterrupt, typer.Abort):
         print_error("interrupted; what was finished is kept, run it again to go on")
         return INTERRUPTED

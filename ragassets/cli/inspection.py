@@ -179,7 +179,6 @@ def list_dead_letters(
                 "stage": letter.stage,
                 "reason": letter.reason,
                 "attempts": letter.attempts,
-                "last failed": letter.last_failed_at,
                 "uri": letter.uri,
                 "message": letter.message.removeprefix(f"{letter.uri}: "),
             }

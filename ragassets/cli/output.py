@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 NONE = "-"
 """Stands for what is not there: an empty cell would shift the columns of plain output."""
 
+SHORT_CELL_CHARS = 20
+"""A time, a count or a state: on a narrow terminal the long columns fold instead."""
+
 
 def write_json(value: object) -> None:
     """One JSON value on standard output."""
@@ -89,11 +92,13 @@ def _write_rich_table(
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(names):
         is_number = all(_is_number(line[index]) for line in cells)
+        widest = max(len(line[index]) for line in cells)
         table.add_column(
             name,
             justify="right" if is_number else "left",
             style=styles.get(name, ""),
             overflow="fold",
+            no_wrap=widest <= SHORT_CELL_CHARS,
         )
     for line in cells:
         table.add_row(*(Text(text) for text in line))

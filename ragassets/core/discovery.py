@@ -1,7 +1,7 @@
 """From a listing to what is known of a source: new, changed and vanished objects, and the guard.
 
-No deletion follows from a listing that is not complete, nor from one that would remove more than the
-configured share of a source, unless that was confirmed.
+No deletion follows from a listing that is not complete, nor from one that would remove more than
+the configured share of a source, unless that was confirmed.
 """
 
 import dataclasses
@@ -101,9 +101,18 @@ def apply_listing(
     alive = {name for name, row in before.items() if not row["is_deleted"]}
     vanished = alive - listed.keys() if listing.is_complete else set[str]()
     new = listed.keys() - alive
+    # What came back under another name with the same ETag was moved, not removed.
+    arrived = {listed[name].etag for name in new}
+    n_lost = sum(before[name]["etag"] not in arrived for name in vanished)
     refusal = None
     if not is_confirmed:
-        refusal = _guard(source, before, listed, alive, vanished, new, max_delete_share)
+        refusal = _guard(
+            source,
+            n_lost=n_lost,
+            n_known=len(alive),
+            is_empty=not listed,
+            max_delete_share=max_delete_share,
+        )
     removed = set[str]() if refusal else vanished
     changed = {name for name in listed.keys() & alive if listed[name].etag != before[name]["etag"]}
     rows = [
@@ -111,7 +120,7 @@ def apply_listing(
         for name, entry in listed.items()
     ]
     rows += [
-        row | {SHARD: _shard(source, name, n_shards)} | _tombstone(row, name in removed, now)
+        row | {SHARD: _shard(source, name, n_shards)} | _tombstone(now, is_removed=name in removed)
         for name, row in before.items()
         if name not in listed
     ]
@@ -126,26 +135,18 @@ def apply_listing(
 
 
 def _guard(
-    source: str,
-    before: dict[str, dict[str, object]],
-    listed: dict[str, SourceObject],
-    alive: set[str],
-    vanished: set[str],
-    new: set[str],
-    max_delete_share: float,
+    source: str, *, n_lost: int, n_known: int, is_empty: bool, max_delete_share: float
 ) -> MassDeletionError | None:
-    """The refusal, if the vanished objects are too many.
+    """The refusal, if the lost objects are too many.
 
-    An object that came back under another name with the same ETag was moved, not removed. One single
-    object may always go, unless it is the last: in a source of three files a share says nothing.
+    One single object may always go, unless it is the last: in a source of three files a share says
+    nothing.
     """
-    arrived = {listed[name].etag for name in new}
-    lost = {name for name in vanished if before[name]["etag"] not in arrived}
-    is_single = len(lost) == 1 and bool(listed)
-    if not lost or is_single or len(lost) <= max_delete_share * len(alive):
+    is_single = n_lost == 1 and not is_empty
+    if is_single or n_lost <= max_delete_share * n_known:
         return None
     return MassDeletionError(
-        source=source, n_removed=len(lost), n_known=len(alive), max_share=max_delete_share
+        source=source, n_removed=n_lost, n_known=n_known, max_share=max_delete_share
     )
 
 
@@ -176,5 +177,5 @@ def _listed_row(
     }
 
 
-def _tombstone(row: dict[str, object], is_removed: bool, now: datetime) -> dict[str, object]:
+def _tombstone(now: datetime, *, is_removed: bool) -> dict[str, object]:
     return {"is_deleted": True, "changed_at": now} if is_removed else {}

@@ -38,8 +38,8 @@ class RetrievalQuality:
 def ndcg(ranking: Sequence[str], relevant: Mapping[str, float], cutoff: int = CUTOFF) -> float:
     """Normalized discounted cumulative gain of the first `cutoff` ranks; 0 without relevant ones.
 
-    Source: Järvelin and Kekäläinen 2002, "Cumulated gain-based evaluation of IR techniques", with the
-    discount log2(rank + 1) of trec_eval.
+    Source: Järvelin and Kekäläinen 2002, "Cumulated gain-based evaluation of IR techniques", with
+    the discount log2(rank + 1) of trec_eval.
     """
     gains = [relevant.get(name, 0.0) for name in ranking[:cutoff]]
     ideal = _discounted(sorted(relevant.values(), reverse=True)[:cutoff])

@@ -7,6 +7,7 @@ signatures depend on every line: a change of a value needs a new code version of
 import re
 import zlib
 from functools import lru_cache
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -66,14 +67,7 @@ def compute_minhash(
     Source: https://github.com/ekzhu/datasketch/issues/212 (why the permutations are affine maps
     modulo 2^32 with an odd factor).
     """
-    from datasketch import MinHash
-
-    sketch = MinHash(
-        n_permutations,
-        scheme=SCHEME,
-        hashfunc=int,
-        permutations=_permutations(n_permutations, seed),
-    )
+    sketch = _new_sketch(n_permutations, seed)
     inputs = (shingles >> np.uint64(32)).tolist()
     for start in range(0, len(inputs), SHINGLES_PER_BATCH):
         sketch.update_batch(inputs[start : start + SHINGLES_PER_BATCH])
@@ -107,12 +101,26 @@ def find_shared_buckets(
     return buckets
 
 
+class _Sketch(Protocol):
+    """The part of datasketch's `MinHash` that is used: its own signatures are only partly typed."""
+
+    hashvalues: npt.NDArray[np.uint64]
+
+    def update_batch(self, b: list[int]) -> None: ...
+
+    def copy(self) -> "_Sketch": ...
+
+
 @lru_cache(maxsize=4)
-def _permutations(n_permutations: int, seed: int) -> npt.ArrayLike:
-    """The permutations of a seed: drawing them costs as much as sketching a page."""
+def _empty_sketch(n_permutations: int, seed: int) -> _Sketch:
+    """The sketch of nothing: drawing its permutations costs as much as sketching a page."""
     from datasketch import MinHash
 
-    return MinHash(n_permutations, seed, scheme=SCHEME).permutations
+    return cast("_Sketch", MinHash(n_permutations, seed, scheme=SCHEME, hashfunc=int))
+
+
+def _new_sketch(n_permutations: int, seed: int) -> _Sketch:
+    return _empty_sketch(n_permutations, seed).copy()
 
 
 def _mix64(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

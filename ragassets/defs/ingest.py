@@ -112,7 +112,10 @@ def ingest(
     runs = _Runs(resource, instance, progress)
     runs.execute(
         jobs.OBSERVE_SOURCES,
-        tags={SOURCES_TAG: ",".join(names), CONFIRM_DELETIONS_TAG: ",".join(confirmed)},
+        tags={
+            SOURCES_TAG: ",".join(names),
+            **({CONFIRM_DELETIONS_TAG: ",".join(confirmed)} if confirmed else {}),
+        },
     )
     for source in names if sources else [None]:
         shards = config.source_shards(source) if source else config.source_shards()

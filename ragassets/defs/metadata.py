@@ -1,5 +1,6 @@
 """The keys of materialization metadata, in one place, and how values are shown in the UI."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
@@ -24,7 +25,10 @@ FAILURES = "failures"
 TABLE = "table"
 
 PREVIEW_ROWS = 5
-PREVIEW_CHARS = 80
+_URI = re.compile(r"[a-z][a-z0-9+.-]*://")
+URI_CHARS = 48
+TEXT_CHARS = 80
+"""The UI folds Markdown of more than about a thousand characters away."""
 
 
 def markdown_table(
@@ -42,10 +46,11 @@ def markdown_table(
 def _cell(value: object) -> str:
     """One line; what means something in Markdown is escaped: a document must not draw in the UI."""
     text = "" if value is None else " ".join(str(value).split())
-    if len(text) > PREVIEW_CHARS:
+    if _URI.match(text):
         # The end of a URI tells documents apart, the beginning of anything else.
-        is_uri = "://" in text[:12]
-        text = f"…{text[-PREVIEW_CHARS:]}" if is_uri else f"{text[:PREVIEW_CHARS]}…"
+        text = text if len(text) <= URI_CHARS else f"…{text[-URI_CHARS:]}"
+    elif len(text) > TEXT_CHARS:
+        text = f"{text[:TEXT_CHARS]}…"
     for character in "\\|`*<[":
         text = text.replace(character, f"\\{character}")
     return text

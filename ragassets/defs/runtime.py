@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster import DagsterRun
 
 from ragassets.defs.partitions import SHARD
 from ragassets.defs.resources import WorkspaceResource, now
@@ -26,11 +27,12 @@ def run_context(context: dg.AssetExecutionContext, resource: WorkspaceResource) 
     """What a stage knows of this run."""
     from ragassets.core.stages import RunContext
 
+    run: DagsterRun = context.run
     return RunContext(
-        run_id=context.run_id,
+        run_id=run.run_id,
         now=now,
         checkpoints=resource.workspace.checkpoints,
-        progress=PROGRESS.get(context.run_id, _log_progress(context)),
+        progress=PROGRESS.get(run.run_id, _log_progress(context)),
     )
 
 

@@ -16,6 +16,7 @@ REMEDIES: dict[str, str] = {
     "missing_field": "The document lacks what `validation` requires; add it or relax the rule.",
     "needs_ocr": "It holds pictures of text only. Store a version with a text layer; reading"
     " pictures comes in a later release.",
+    "oversized": "It is larger than parsers may read; split it, or exclude it under the source.",
     "repetition": "It repeats itself too much; if that is right, relax `validation`.",
     "source_unavailable": "Check that the file can be read by this user; it is tried again.",
     "stage_crashed": "This is a bug in ragassets: report it with the stack trace of"

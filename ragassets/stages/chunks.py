@@ -14,15 +14,9 @@ from ragassets.core.chunk_tokens import IntArray, Tokenizer
 from ragassets.core.chunking import chunk_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure
+from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import ChunkingConfig
-from ragassets.core.stages import (
-    Outcome,
-    RunContext,
-    StageReport,
-    attempt,
-    outcomes_in_batches,
-    run_stage,
-)
+from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import (
     good_rows,

@@ -11,15 +11,9 @@ from ragassets.core.asset_tables import CLEAN_DOCUMENTS, PARSED_DOCUMENTS, VALID
 from ragassets.core.cleaning import clean_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure
+from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import CleaningConfig
-from ragassets.core.stages import (
-    Outcome,
-    RunContext,
-    StageReport,
-    attempt,
-    outcomes_in_batches,
-    run_stage,
-)
+from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import (
     good_rows,

@@ -14,15 +14,9 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import PARSED_DOCUMENTS, RAW_DOCUMENTS
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
+from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.parsing import parse_document, parsing_fingerprint
-from ragassets.core.stages import (
-    Outcome,
-    RunContext,
-    StageReport,
-    attempt,
-    outcomes_in_batches,
-    run_stage,
-)
+from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import good_rows, partitions_of
 

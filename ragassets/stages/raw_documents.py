@@ -10,14 +10,8 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import RAW_DOCUMENTS, SOURCE_OBJECTS
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
-from ragassets.core.stages import (
-    Outcome,
-    RunContext,
-    StageReport,
-    attempt,
-    outcomes_in_batches,
-    run_stage,
-)
+from ragassets.core.outcomes import attempt, outcomes_in_batches
+from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import partitions_of
 

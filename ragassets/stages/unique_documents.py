@@ -17,15 +17,9 @@ from ragassets.core.asset_tables import CLEAN_DOCUMENTS, DOCUMENT_SIGNATURES, UN
 from ragassets.core.deduplication import resolve_duplicates, sign_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
+from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import DeduplicationConfig
-from ragassets.core.stages import (
-    Outcome,
-    RunContext,
-    StageReport,
-    attempt,
-    outcomes_in_batches,
-    run_stage,
-)
+from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import good_rows, partitions_of, rows_in_batches
 

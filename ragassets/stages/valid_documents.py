@@ -9,15 +9,9 @@ from ragassets.config import Config
 from ragassets.core.asset_tables import PARSED_DOCUMENTS, VALID_DOCUMENTS
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure
+from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import ValidationConfig
-from ragassets.core.stages import (
-    Outcome,
-    RunContext,
-    StageReport,
-    attempt,
-    outcomes_in_batches,
-    run_stage,
-)
+from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
 from ragassets.core.validation import validate_document
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import (

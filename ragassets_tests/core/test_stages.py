@@ -22,16 +22,8 @@ from hypothesis.stateful import (
 
 from ragassets.core.fingerprints import stable_hash
 from ragassets.core.incremental import Failure, StageState, with_input_hash
-from ragassets.core.stages import (
-    Outcome,
-    RunContext,
-    Stage,
-    StageReport,
-    attempt,
-    outcomes_in_batches,
-    run_stage,
-    stack_trace,
-)
+from ragassets.core.outcomes import attempt, outcomes_in_batches, stack_trace
+from ragassets.core.stages import Outcome, RunContext, Stage, StageReport, run_stage
 from ragassets.core.tables import Partition, Snapshot
 from ragassets.errors import (
     ConcurrentWriteError,
@@ -1004,7 +996,7 @@ def test_foreign_error_texts_and_machine_paths_are_not_recorded() -> None:
     assert not re.search(r"(?<![\w.])/\w", failure.stack_trace)
     assert "builtins.KeyError" in failure.stack_trace
     assert re.search(
-        r"^  ragassets/core/stages.py:\d+ in attempt$", failure.stack_trace, re.MULTILINE
+        r"^  ragassets/core/outcomes.py:\d+ in attempt$", failure.stack_trace, re.MULTILINE
     )
 
 

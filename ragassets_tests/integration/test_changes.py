@@ -5,8 +5,6 @@ Every scenario starts from the same ingested project, which is put back in place
 
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -213,7 +211,7 @@ class TestConfiguration:
         assert sorted(old["output_hash"]) == sorted(before["output_hash"])
 
     def test_a_new_model_chunks_nothing(self, project: Project) -> None:
-        """Half the dimensions of the same model are another model to everything that stores them."""
+        """Half the dimensions of the same model are another model to whatever stores them."""
         model = {"provider": "sentence-transformers", "model": "all-MiniLM-L6-v2"}
         project.configure(
             embedding_models={"minilm": {**model, "dim": 384}, "tiny": {**model, "dim": 128}},
@@ -304,16 +302,14 @@ class TestDeletions:
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Below a folder without permission, everything looks deleted."""
-        walk = os.walk
+        scandir = os.scandir
 
-        def guarded(top: Path, onerror: object = None) -> Iterator[object]:
-            for folder, folders, files in walk(top):
-                if "teams" in folders:
-                    folders.remove("teams")
-                    onerror(PermissionError(13, "Permission denied", f"{folder}/teams"))  # type: ignore[operator]
-                yield folder, folders, files
+        def guarded(path: str) -> object:
+            if str(path) == str(project.path("teams")):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
 
-        monkeypatch.setattr("ragassets.adapters.sources.local_folder.os.walk", guarded)
+        monkeypatch.setattr(os, "scandir", guarded)
         project.write("new.txt", "The new ping-pong table stands in the hall on the third floor.")
         report = project.ingest()
         assert "teams: Permission denied" in report.problems[0]
@@ -467,7 +463,9 @@ class TestShards:
             report = project.ingest()
             assert counts(report, "embeddings")[0] == 0
             assert project.disagreements() == []
-        assert before.differences(project.content()) == []
+        # A broken document that moves is tried again, and its attempts say so.
+        attempts = ("parsed_documents", "dead_letters")
+        assert before.differences(project.content(), but=attempts) == []
 
 
 def test_the_long_document_of_the_corpus_is_long_enough(ingested: Project) -> None:

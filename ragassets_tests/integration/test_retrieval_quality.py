@@ -1,4 +1,6 @@
-"""Search quality of the whole pipeline on judged queries: nothing on the way may lose what the model finds.
+"""Search quality of the whole pipeline on judged queries.
+
+Nothing on the way from the source to the index may lose what the model alone finds.
 
 The model alone, on title and text without chunking, gives nDCG@10 0.3998 on the same files.
 """

@@ -40,13 +40,13 @@ def reconfigured(project: SmallProject, old: str, new: str) -> Workspace:
     return project.workspace()
 
 
-def change(workspace: Workspace, spec: TableSpec, uri: str, **columns: pl.Expr) -> None:
+def change(workspace: Workspace, spec: TableSpec, document: str, /, **columns: pl.Expr) -> None:
     """Change one document's row behind the back of the engine."""
     snapshot = workspace.tables.snapshot(spec)
     rows = workspace.tables.read_at(snapshot)
-    shard = rows.filter(pl.col("uri") == uri)[SHARD][0]
+    shard = rows.filter(pl.col("uri") == document)[SHARD][0]
     changed = rows.filter(pl.col(SHARD) == shard).with_columns(
-        pl.when(pl.col("uri") == uri).then(value).otherwise(pl.col(name)).alias(name)
+        pl.when(pl.col("uri") == document).then(value).otherwise(pl.col(name)).alias(name)
         for name, value in columns.items()
     )
     workspace.tables.replace(snapshot, [{SHARD: shard}], changed)
@@ -92,12 +92,10 @@ class TestVersions:
         self, project: SmallProject
     ) -> None:
         """Its collection still takes disk, and an alias may still serve it."""
-        workspace = reconfigured(project, "  v1: {", "  v3: {")
-        text = (project.folder / "ragassets.yaml").read_text(encoding="utf-8")
-        (project.folder / "ragassets.yaml").write_text(
-            f"{text}aliases: {{documents: {{live: v3}}}}\n", encoding="utf-8"
+        aliases = "aliases: {documents: {live: v3}}"
+        workspace = reconfigured(
+            project, "index_versions:\n  v1: {", f"{aliases}\nindex_versions:\n  v3: {{"
         )
-        workspace = project.workspace()
         versions = {entry.index_version: entry for entry in list_index_versions(workspace)}
         assert versions["v1"].state == "unconfigured"
         assert versions["v1"].live

@@ -1,0 +1,101 @@
+"""Retrieval quality: the numbers that decide whether a version may go live."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragassets.core.evaluation import (
+    GoldenQuery,
+    evaluate_rankings,
+    ndcg,
+    parse_golden_queries,
+    rank_documents,
+    recall,
+    reciprocal_rank,
+)
+from ragassets.errors import ConfigurationError
+
+GRADES = {"a": 3.0, "b": 2.0, "c": 1.0}
+
+
+def test_ndcg_by_hand() -> None:
+    """(3 + 1 / log2 4) / (3 + 2 / log2 3 + 1 / log2 4)."""
+    expected = (3 + 1 / 2) / (3 + 2 / math.log2(3) + 1 / 2)
+    assert ndcg(["a", "x", "c"], GRADES) == pytest.approx(expected)
+    assert ndcg(["a", "b", "c"], GRADES) == 1
+    assert ndcg(["x", "y"], GRADES) == 0
+    assert ndcg([], GRADES) == 0
+    assert ndcg(["a"], {}) == 0
+
+
+def test_ranks_beyond_the_cutoff_do_not_count() -> None:
+    """Nobody reads them."""
+    assert ndcg([*"0123456789", "a"], GRADES) == 0
+    assert recall([*"0123456789", "a"], GRADES) == 0
+    assert reciprocal_rank([*"0123456789", "a"], GRADES) == 0
+
+
+def test_a_document_of_grade_zero_is_not_relevant() -> None:
+    """Some judgements say so explicitly."""
+    judged = {"a": 1.0, "b": 0.0}
+    assert recall(["b"], judged) == 0
+    assert recall(["a"], judged) == 1
+    assert reciprocal_rank(["b", "a"], judged) == 0.5
+
+
+def test_means_over_queries() -> None:
+    """Each query counts the same."""
+    queries = [GoldenQuery("one", {"a": 1}), GoldenQuery("two", {"b": 1})]
+    found = evaluate_rankings(queries, [["a"], ["a", "b"]])
+    assert found.n_queries == 2
+    assert found.recall_at_10 == 1
+    assert found.mrr_at_10 == 0.75
+    assert found.ndcg_at_10 == pytest.approx((1 + 1 / math.log2(3)) / 2)
+    assert evaluate_rankings([], []).n_queries == 0
+
+
+def test_documents_rank_by_their_best_chunk() -> None:
+    """Several chunks of one document fill one rank."""
+    assert rank_documents(["a", "b", "a", "c", "b"]) == ["a", "b", "c"]
+
+
+@given(
+    st.lists(st.sampled_from("abcdefghijklmn"), unique=True),
+    st.dictionaries(st.sampled_from("abcdefghijklmn"), st.integers(0, 3)),
+)
+def test_metrics_stay_in_range_and_the_ideal_order_is_best(
+    ranking: list[str], relevant: dict[str, int]
+) -> None:
+    """Whatever is ranked and judged."""
+    for metric in (ndcg, recall, reciprocal_rank):
+        assert 0 <= metric(ranking, relevant) <= 1 + 1e-12
+    ideal = sorted(ranking, key=lambda name: -relevant.get(name, 0))
+    assert ndcg(ideal, relevant) >= ndcg(ranking, relevant) - 1e-12
+
+
+def test_golden_queries_are_json_lines() -> None:
+    """Empty lines may separate them."""
+    text = '{"query": "q", "relevant": {"file:///a.md": 2}}\n\n{"query": "r", "relevant": {}}\n'
+    assert parse_golden_queries(text, origin="golden.jsonl") == [
+        GoldenQuery("q", {"file:///a.md": 2}),
+        GoldenQuery("r", {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"query": 1, "relevant": {}}',
+        '{"query": "q"}',
+        '{"query": "q", "relevant": {"a": "b"}}',
+    ],
+)
+def test_a_wrong_line_is_named(line: str) -> None:
+    """The file is written by people."""
+    good = '{"query": "q", "relevant": {}}'
+    with pytest.raises(ConfigurationError, match=r"golden\.jsonl:2"):
+        parse_golden_queries(f"{good}\n{line}\n", origin="golden.jsonl")
