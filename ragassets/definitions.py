@@ -1,66 +1,6 @@
-"""The Dagster definitions, built once from a configuration."""
+"""The Dagster definitions of the configuration that this process finds: what Dagster loads."""
 
-import warnings
-
-import dagster as dg
-
-from ragassets.config import Config, load_config
-from ragassets.defs.assets.chunks import build_chunks
-from ragassets.defs.assets.clean_documents import build_clean_documents
-from ragassets.defs.assets.dead_letters import build_dead_letters
-from ragassets.defs.assets.document_catalog import build_document_catalog
-from ragassets.defs.assets.document_signatures import build_document_signatures
-from ragassets.defs.assets.embeddings import build_embeddings
-from ragassets.defs.assets.index_versions import build_index_versions
-from ragassets.defs.assets.indexed_chunks import build_indexed_chunks
-from ragassets.defs.assets.live_index import build_live_index
-from ragassets.defs.assets.parsed_documents import build_parsed_documents
-from ragassets.defs.assets.raw_documents import build_raw_documents
-from ragassets.defs.assets.source_objects import build_source_objects
-from ragassets.defs.assets.unique_documents import build_unique_documents
-from ragassets.defs.assets.valid_documents import build_valid_documents
-from ragassets.defs.checks import index_versions_are_sealed, most_documents_are_readable
-from ragassets.defs.jobs import build_jobs
-from ragassets.defs.partitions import build_partitions
-from ragassets.defs.resources import WorkspaceResource
-
-
-def build_definitions(config: Config) -> dg.Definitions:
-    """All assets, checks and resources for a configuration."""
-    with warnings.catch_warnings():
-        # Dagster calls these beta, and the graph is made of them.
-        for name in (
-            "MultiPartitionMapping",
-            "MultiToSingleDimensionPartitionMapping",
-            "multi_observable_source_asset",
-            "backfill_policy",
-        ):
-            warnings.filterwarnings("ignore", f".*`{name}`.*beta", dg.BetaWarning)
-        partitions = build_partitions(config)
-        assets = [
-            build_source_objects(partitions, config),
-            build_raw_documents(partitions),
-            build_parsed_documents(partitions),
-            build_valid_documents(partitions),
-            build_clean_documents(partitions),
-            build_document_signatures(partitions),
-            build_unique_documents(partitions),
-            build_chunks(partitions),
-            build_embeddings(partitions),
-            build_indexed_chunks(partitions),
-            build_index_versions(partitions),
-            build_live_index(),
-            build_dead_letters(partitions),
-            build_document_catalog(partitions),
-        ]
-        return dg.Definitions(
-            assets=assets,
-            asset_checks=[index_versions_are_sealed, most_documents_are_readable],
-            jobs=build_jobs(),
-            resources={"workspace": WorkspaceResource(config)},
-            # A run's steps share one process, so that models and parsers load once a run.
-            executor=dg.in_process_executor,
-        )
-
+from ragassets.config import load_config
+from ragassets.defs.graph import build_definitions
 
 defs = build_definitions(load_config())

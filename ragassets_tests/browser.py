@@ -8,7 +8,7 @@ import json
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,7 +113,7 @@ class Page:
 
 
 @contextmanager
-def chromium(folder: Path) -> Iterator[Page]:
+def chromium(folder: Path) -> Generator[Page]:
     """A page in a browser of its own, with its profile in `folder`; skips where there is none."""
     executable = program("chromium", package="chromium")
     log = folder / "chromium.log"

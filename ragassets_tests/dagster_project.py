@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def copy_instance_settings(folder: Path) -> None:
 
 
 @contextmanager
-def dagster_dev(folder: Path) -> Iterator[Dagster]:
+def dagster_dev(folder: Path) -> Generator[Dagster]:
     """`dagster dev` as a person starts it: in the project's folder, without DAGSTER_HOME."""
     port = _free_port()
     environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"}

@@ -1,4 +1,4 @@
-"""The error family: pinned by hand, because callers catch these names and scripts read the reasons."""
+"""The error family, pinned by hand: callers catch these names, scripts read these reasons."""
 
 import inspect
 import pickle

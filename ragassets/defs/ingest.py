@@ -15,6 +15,7 @@ from dagster import DagsterInstance, ExecuteInProcessResult
 from ragassets.config import Config
 from ragassets.defs import jobs, metadata
 from ragassets.defs.assets.source_objects import CONFIRM_DELETIONS_TAG, SOURCES_TAG
+from ragassets.defs.graph import build_definitions
 from ragassets.defs.instance import fail_abandoned_runs, worker_tags
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.runtime import PROGRESS, Progress
@@ -174,8 +175,6 @@ class _Runs:
     def __init__(
         self, resource: WorkspaceResource, instance: DagsterInstance, progress: Progress
     ) -> None:
-        from ragassets.definitions import build_definitions
-
         self.resource, self.instance, self.progress = resource, instance, progress
         self.definitions = build_definitions(resource.config)
         self.started = time.monotonic()

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster import DagsterInstance
 
-from ragassets.definitions import build_definitions
-from ragassets.defs.events import CODE_VERSION_TAG, DATA_VERSION_TAG
-from ragassets_tests.defs.test_dagster_behaviour import materializations
+from ragassets.defs.events import CODE_VERSION_TAG
+from ragassets.defs.graph import build_definitions
+from ragassets_tests.defs.test_dagster_behaviour import data_version, materializations
 from ragassets_tests.scenario import CLEAN, MIXED, Project, fake_embedder
 
 SHARDS = [f"handbook-{number:03d}" for number in range(4)]
@@ -61,9 +62,16 @@ def latest(instance: DagsterInstance, asset: str) -> dict[str | None, dg.AssetMa
     return {key: events[0] for key, events in materializations(instance, asset).items()}
 
 
+def number(value: dg.MetadataValue[Any]) -> int:
+    """A whole number of an event's metadata."""
+    assert isinstance(value, dg.IntMetadataValue)
+    assert value.value is not None
+    return value.value
+
+
 def data_versions(instance: DagsterInstance, asset: str) -> dict[str | None, str]:
     """The newest data version of every partition."""
-    return {key: event.tags[DATA_VERSION_TAG] for key, event in latest(instance, asset).items()}
+    return {key: data_version(event) for key, event in latest(instance, asset).items()}
 
 
 def launch(project: Project, instance: DagsterInstance, job: str, partition: str) -> None:
@@ -115,7 +123,8 @@ def test_a_stage_tells_counts_totals_seconds_table_and_rows(
 
     for asset in STAGES:
         for event in latest(instance, asset).values():
-            values = {name: value.value for name, value in event.metadata.items()}
+            values: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
+            assert event.tags is not None
             assert event.tags[CODE_VERSION_TAG] == "1"
             assert values["n_inputs"] == (
                 values["n_computed"] + values["n_reused"] + values["n_newly_failed"]
@@ -135,7 +144,7 @@ def test_a_stage_tells_bytes_tokens_and_the_settings_that_made_it(
     _, instance = ingested
 
     def total(asset: str, name: str) -> int:
-        return sum(int(e.metadata[name].value) for e in latest(instance, asset).values())
+        return sum(number(e.metadata[name]) for e in latest(instance, asset).values())
 
     n_bytes = sum(len(c.encode() if isinstance(c, str) else c) for c in MIXED.values())
     assert total("raw_documents", "n_bytes") == n_bytes
@@ -163,7 +172,7 @@ def test_what_failed_is_shown_where_it_failed(
 
     assert "broken.pdf" in shown
     assert "empty.txt" in shown
-    assert sum(int(event.metadata["dagster/row_count"].value) for event in letters) == 2
+    assert sum(number(event.metadata["dagster/row_count"]) for event in letters) == 2
     assert "broken.pdf" in "\n".join(str(event.metadata["preview"].value) for event in letters)
 
 
@@ -177,9 +186,9 @@ def test_the_version_the_alias_and_the_catalog_say_where_they_stand(
     catalog = latest(instance, "document_catalog").values()
 
     assert version["state"].value == "sealed"
-    assert version["n_points"].value == version["n_chunks"].value > 0
+    assert number(version["n_points"]) == number(version["n_chunks"]) > 0
     assert alias["alias documents"].value == "v1"
-    assert sum(int(event.metadata["n_documents"].value) for event in catalog) == len(MIXED)
+    assert sum(number(event.metadata["n_documents"]) for event in catalog) == len(MIXED)
 
 
 def test_an_observation_tells_what_the_listing_found(

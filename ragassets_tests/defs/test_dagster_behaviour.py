@@ -37,6 +37,12 @@ def materializations(
     return found
 
 
+def data_version(event: dg.AssetMaterialization) -> str:
+    """What the event says of its partition's content."""
+    assert event.tags is not None
+    return event.tags[DATA_VERSION_TAG]
+
+
 def run_range(
     assets: list[dg.AssetsDefinition], instance: DagsterInstance, first: str, last: str
 ) -> dg.ExecuteInProcessResult:
@@ -87,7 +93,7 @@ def test_dagster_itself_gives_all_partitions_of_a_run_one_data_version(
     run_range([plain], instance, "a", "b")
     found = materializations(instance, "plain")
 
-    assert {key: events[0].tags[DATA_VERSION_TAG] for key, events in found.items()} == {
+    assert {key: data_version(events[0]) for key, events in found.items()} == {
         "a": "shared",
         "b": "shared",
     }
@@ -111,7 +117,7 @@ def test_an_output_that_is_marked_as_logged_gets_no_event_of_dagsters_own(
     run_range([own], instance, "a", "b")
     found = materializations(instance, "own")
 
-    assert {key: [e.tags[DATA_VERSION_TAG] for e in events] for key, events in found.items()} == {
+    assert {key: [data_version(event) for event in events] for key, events in found.items()} == {
         "a": ["a"],
         "b": ["b"],
     }
@@ -130,7 +136,9 @@ def test_an_observation_that_is_marked_as_logged_gets_no_event_of_dagsters_own(
         )
         return dg.ObserveResult(metadata=dict(LOGGED_BY_STEP))
 
-    definitions = dg.Definitions(assets=[seen], jobs=[dg.define_asset_job("job", selection="*")])
+    definitions = dg.Definitions(
+        assets=[seen], jobs=[dg.define_asset_job("job", dg.AssetSelection.assets("seen"))]
+    )
     definitions.resolve_job_def("job").execute_in_process(instance=instance)
     records = instance.fetch_observations(dg.AssetKey("seen"), limit=10).records
 

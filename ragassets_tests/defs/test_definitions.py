@@ -11,7 +11,7 @@ import pytest
 from ragassets.config import Config, IndexVersionConfig, SourceConfig
 from ragassets.core.settings import ChunkingConfig, EmbeddingModelConfig
 from ragassets.core.versions import STAGE_VERSIONS
-from ragassets.definitions import build_definitions
+from ragassets.defs.graph import build_definitions
 from ragassets_tests.corpora import REPOSITORY_ROOT
 
 GROUPS = {

@@ -1,13 +1,21 @@
 """Which partition feeds which, in both directions."""
 
+from typing import Any
+
 import dagster as dg
 import pytest
 
 from ragassets.config import Config, IndexVersionConfig
-from ragassets.definitions import build_definitions
+from ragassets.defs.graph import build_definitions
 from ragassets_tests.defs.test_definitions import rich_config
 
 SHARDS = ("handbook-000", "handbook-001", "tickets-000")
+
+
+def partitions_of(node: Any) -> dg.PartitionsDefinition[str]:
+    """The partitions of an asset that has some."""
+    assert node.partitions_def is not None
+    return node.partitions_def
 
 
 def downstream(config: Config, parent: str, child: str, *partitions: str) -> set[str]:
@@ -16,12 +24,12 @@ def downstream(config: Config, parent: str, child: str, *partitions: str) -> set
     child_node = graph.get(dg.AssetKey(child))
     parent_node = graph.get(dg.AssetKey(parent))
     mapping = graph.get_partition_mapping(child_node.key, parent_node.key)
-    subset = parent_node.partitions_def.empty_subset().with_partition_keys(partitions)
+    subset = partitions_of(parent_node).empty_subset().with_partition_keys(partitions)
     return set(
         mapping.get_downstream_partitions_for_partitions(
             subset,
-            parent_node.partitions_def,
-            downstream_partitions_def=child_node.partitions_def,
+            partitions_of(parent_node),
+            downstream_partitions_def=partitions_of(child_node),
         ).get_partition_keys()
     )
 
@@ -32,9 +40,9 @@ def upstream(config: Config, child: str, parent: str, *partitions: str) -> set[s
     child_node = graph.get(dg.AssetKey(child))
     parent_node = graph.get(dg.AssetKey(parent))
     mapping = graph.get_partition_mapping(child_node.key, parent_node.key)
-    subset = child_node.partitions_def.empty_subset().with_partition_keys(partitions)
+    subset = partitions_of(child_node).empty_subset().with_partition_keys(partitions)
     found = mapping.get_upstream_mapped_partitions_result_for_partitions(
-        subset, child_node.partitions_def, parent_node.partitions_def
+        subset, partitions_of(child_node), partitions_of(parent_node)
     )
     assert not found.required_but_nonexistent_subset.get_partition_keys()
     return set(found.partitions_subset.get_partition_keys())
@@ -125,5 +133,5 @@ def test_a_new_index_version_is_missing_partitions_and_nothing_else() -> None:
 
 
 def _keys(config: Config, name: str) -> set[str]:
-    partitions = build_definitions(config).resolve_asset_graph().get(dg.AssetKey(name))
-    return set(partitions.partitions_def.get_partition_keys())
+    node = build_definitions(config).resolve_asset_graph().get(dg.AssetKey(name))
+    return set(partitions_of(node).get_partition_keys())

@@ -156,7 +156,7 @@ def _fold_list_of_assets(page: Page) -> None:
     page.evaluate(
         "(() => { let box = document.querySelector(\"input[placeholder^='Jump to']\");"
         " while (box && !box.querySelector('button')) box = box.parentElement;"
-        " if (box) box.querySelector('button').click(); })()"
+        " if (box) [...box.querySelectorAll('button')].pop().click(); })()"
     )
 
 

@@ -114,6 +114,17 @@ def test_a_process_killed_at_any_effect_leaves_nothing_that_the_next_run_does_no
         assert project.disagreements() == [], moments[moment]
 
 
+def test_an_alias_that_moved_before_the_kill_gets_its_history(fresh: Project) -> None:
+    """A switch without a line in `live_index` could not be rolled back."""
+    moments = _moments(fresh.restore())
+    undisturbed = fresh.content()
+    for moment in _around(moments, "switch_alias"):
+        project = fresh.restore()
+        _ingest_until(project, moment)
+        _ingest(project)
+        assert undisturbed.differences(project.content()) == [], moments[moment]
+
+
 def test_sources_that_change_after_a_kill_leave_no_orphan(fresh: Project) -> None:
     """What the killed run had written of a document is not wanted any more when it is gone."""
     moments = _moments(fresh.restore())
@@ -208,7 +219,7 @@ def _hundred_documents(project: Project) -> None:
             project.write(f"pages/{number:03d}{suffix}", content.read())
     for number in range(3):
         project.write(f"copies/{number}.md", project.path(_first(project, number)).read_bytes())
-        project.write(f"broken/{number}.pdf", b"%PDF-1.7\nbroken %d\n%%%%EOF\n" % number)
+        project.write(f"broken/{number}.pdf", f"%PDF-1.7\nbroken {number}\n%%EOF\n")
     project.write("broken/empty.txt", "")
     project.write("broken/archive.docx", b"PK\x03\x04 no archive")
 
