@@ -61,6 +61,7 @@ EXTRAS = {
         "pytest-timeout>=2.4",
         "pytest-xdist>=3.8",
         "ruff>=0.15",
+        "websocket-client>=1.9",
     ],
 }
 

@@ -35,8 +35,10 @@ def ingest(
     """Look for changes and bring every stage up to date, up to the search index."""
     session = Session(context, config=config, as_json=as_json)
     names = list(dict.fromkeys(sources or ()))
-    for name in names:
-        session.config.source(name)
+    if not confirm_deletions:
+        # Before Dagster is imported. A source to confirm may have left the configuration.
+        for name in names:
+            session.config.source(name)
     if confirm_deletions and not names:
         raise wrong_use(
             option="--confirm-deletions", problem="name the sources whose deletions are meant"

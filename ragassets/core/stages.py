@@ -131,6 +131,8 @@ class StageReport:
     n_newly_failed: int
     """Of those, the ones that were tried and failed in this run."""
     n_rows: int
+    n_new_rows: int
+    """Of those, the rows that were made in this run."""
     data_version: str
 
 
@@ -521,5 +523,6 @@ def _report_shard(stage: Stage, plan: ChangePlan, inputs: pl.DataFrame, run: _Ru
         n_failed=run.after.failures.height,
         n_newly_failed=run.computed.failures.height,
         n_rows=run.after.outputs.height,
+        n_new_rows=run.computed.outputs.height,
         data_version=data_version([*made, *((name, f"failed {why}") for name, why in failed)]),
     )

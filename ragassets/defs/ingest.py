@@ -12,7 +12,6 @@ from typing import cast
 import dagster as dg
 from dagster import DagsterInstance, ExecuteInProcessResult
 
-from ragassets.config import Config
 from ragassets.defs import jobs, metadata
 from ragassets.defs.assets.source_objects import CONFIRM_DELETIONS_TAG, SOURCES_TAG
 from ragassets.defs.graph import build_definitions
@@ -52,6 +51,7 @@ class IngestReport:
         """The public shape of DESIGN section 9."""
         count = self._count
         indexed = "indexed_chunks"
+        n_new_chunks = count("chunks", metadata.N_NEW_ROWS)
         return {
             "runs": self.n_runs,
             "documents": {
@@ -63,9 +63,11 @@ class IngestReport:
                 "dead_letters": self.n_dead_letters,
             },
             "chunks": {
-                "documents_chunked": count("chunks", metadata.N_COMPUTED),
+                "computed": n_new_chunks,
+                "reused": count("chunks", metadata.ROW_COUNT) - n_new_chunks,
+                "documents_computed": count("chunks", metadata.N_COMPUTED),
                 "documents_reused": count("chunks", metadata.N_REUSED),
-                "total": count("chunks", metadata.ROW_COUNT),
+                "failed": count("chunks", metadata.N_FAILED),
             },
             "embeddings": {
                 "computed": count("embeddings", metadata.N_COMPUTED),
@@ -102,7 +104,8 @@ def ingest(
         instance: Where the runs are recorded.
         sources: Sources to ingest; all of them where none is named.
         confirmed: Sources whose deletions are meant, however many.
-        index_versions: Versions to bring up to date; those with `backfill: auto` when None.
+        index_versions: Versions to bring up to date; when None, those with `backfill: auto` and
+            those that an alias serves.
         progress: Told how far each stage is.
 
     Raises:
@@ -123,7 +126,7 @@ def ingest(
         runs.execute(jobs.PROCESS_DOCUMENTS, partitions=(shards[0], shards[-1]))
     shards = config.source_shards()
     runs.execute(jobs.DECIDE_DUPLICATES, partitions=(shards[0], shards[-1]))
-    versions = _versions(config, index_versions)
+    versions = _versions(resource, index_versions)
     runs.build(versions)
     runs.execute(jobs.MOVE_ALIASES)
     runs.execute(jobs.UPDATE_CATALOG, partitions=(shards[0], shards[-1]))
@@ -297,10 +300,17 @@ def _configured(
     return [name for name in (sources or configured) if name in configured]
 
 
-def _versions(config: Config, named: Sequence[str] | None) -> list[str]:
+def _versions(resource: WorkspaceResource, named: Sequence[str] | None) -> list[str]:
+    """The named versions, else all that must not go stale: a served one has to stay current."""
     if named is not None:
         return list(named)
-    return [name for name, version in config.index_versions.items() if version.backfill == "auto"]
+    with resource.workspace.vector_store() as store:
+        served = set(store.aliases().values())
+    return [
+        name
+        for name, version in resource.config.index_versions.items()
+        if version.backfill == "auto" or name in served
+    ]
 
 
 def _removed(resource: WorkspaceResource) -> list[str]:

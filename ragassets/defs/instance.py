@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-import psutil
 import yaml
 from dagster import DagsterInstance, DagsterInvalidConfigError, DagsterRunStatus, RunsFilter
 
@@ -68,7 +67,7 @@ def open_instance(project_dir: Path, *, state_dir: Path | None = None) -> Dagste
 
 def worker_tags() -> dict[str, str]:
     """Tags for a run that this process computes itself, without a launcher."""
-    return {WORKER_TAG: _worker_name(psutil.Process())}
+    return {WORKER_TAG: _worker_name(os.getpid())}
 
 
 def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
@@ -89,16 +88,26 @@ def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
     return abandoned
 
 
-def _worker_name(process: psutil.Process) -> str:
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"
+def _worker_name(process_id: int) -> str:
+    """Host, process id and start time: a process id alone is used again.
+
+    Raises:
+        psutil.NoSuchProcess: There is no such process.
+    """
+    import psutil
+
+    started = psutil.Process(process_id).create_time()
+    return f"{socket.gethostname()}:{process_id}:{started:.0f}"
 
 
 def _is_gone(worker: str) -> bool:
+    import psutil
+
     host, process_id, _ = worker.rsplit(":", 2)
     if host != socket.gethostname():
         return False
     try:
-        return _worker_name(psutil.Process(int(process_id))) != worker
+        return _worker_name(int(process_id)) != worker
     except psutil.NoSuchProcess:
         return True
 

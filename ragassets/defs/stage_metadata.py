@@ -92,6 +92,7 @@ def _counts(report: "StageReport") -> Metadata:
         metadata.N_FAILED: report.n_failed,
         metadata.N_NEWLY_FAILED: report.n_newly_failed,
         metadata.ROW_COUNT: report.n_rows,
+        metadata.N_NEW_ROWS: report.n_new_rows,
     }
 
 

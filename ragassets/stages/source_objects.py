@@ -100,7 +100,7 @@ def _list(workspace: Workspace, name: str, *, is_known: bool) -> Listing:
                 key=f"sources.{name}.uri",
                 value=workspace.config.source(name).uri,
                 problem="cannot be listed",
-                fix="Name a folder that exists",
+                fix="Name a folder that exists; `ragassets init` makes an example",
             ) from error
         return Listing((), is_complete=False, message=str(error))
 
