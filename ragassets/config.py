@@ -266,7 +266,7 @@ def _read(file: Path) -> dict[str, object]:
     try:
         loaded: object = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        detail = " ".join(str(error).split())
+        detail = _where(error)
         raise ConfigurationError(
             key="configuration file",
             value=str(file),
@@ -283,6 +283,16 @@ def _read(file: Path) -> dict[str, object]:
             fix="Start from `ragassets init`",
         )
     return cast("dict[str, object]", _interpolate(cast("object", loaded), ""))
+
+
+def _where(error: OSError | UnicodeDecodeError | yaml.YAMLError) -> str:
+    """What is wrong and where; never a piece of the file, which may hold a secret."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem or 'YAML'}, line {mark.line + 1}, column {mark.column + 1}"
+    return type(error).__name__
 
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
@@ -326,7 +336,7 @@ def _validate(values: dict[str, object], folder: Path) -> Config:
         is_section = isinstance(first["input"], (dict, BaseModel))
         raise ConfigurationError(
             key=key,
-            value="..." if is_section or _is_secret(key) else first["input"],
+            value="..." if is_section or _is_secret(key) else _masked(first["input"]),
             problem=f"is not valid: {first['msg'].removeprefix('Value error, ')}",
             fix="See the configuration section of the README",
         ) from error
@@ -336,6 +346,11 @@ def _is_secret(key: str) -> bool:
     return key.endswith(("api_key", "password", "token"))
 
 
+def _masked(value: object) -> object:
+    """The value, without the user and password of a URL."""
+    return re.sub(r"://[^/@\s]+@", "://…@", value) if isinstance(value, str) else value
+
+
 def _unknown_key(location: tuple[str | int, ...], value: object) -> ConfigurationError:
     sections = [Config, *_Section.__subclasses__(), *_SHARED_SECTIONS]
     known = {name for section in sections for name in section.model_fields} - {"folder"}
@@ -343,7 +358,7 @@ def _unknown_key(location: tuple[str | int, ...], value: object) -> Configuratio
     key = ".".join(map(str, location))
     return ConfigurationError(
         key=key,
-        value="..." if _is_secret(key) or isinstance(value, dict) else value,
+        value="..." if _is_secret(key) or isinstance(value, dict) else _masked(value),
         problem="is not a known key",
         fix=f"Did you mean {near[0]!r}?" if near else "Remove it",
     )

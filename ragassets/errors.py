@@ -31,13 +31,20 @@ transient one may.
         │   ├── StorageUnavailableError
         │   └── VectorStoreLockedError
         ├── ChangedDuringReadError         the object changed while it was fetched
+        ├── MissingRawBytesError           the landing zone lost or damaged what was fetched
         ├── ConcurrentWriteError           somebody else committed first
         └── SystemResourceError            memory, disk, GPU; category "system"
 """
 
+import errno
 from typing import ClassVar, Literal
 
 ErrorCategory = Literal["document", "stage", "service", "system"]
+
+EXHAUSTED = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS}
+)
+"""Numbers of an `OSError` that say something of the machine: disk, open files, memory."""
 
 
 class RagAssetsError(Exception):
@@ -289,6 +296,20 @@ class ChangedDuringReadError(TransientError):
     def __init__(self, *, uri: str) -> None:
         self.uri = uri
         super().__init__(f"{uri} changed while it was read; the next run fetches it again")
+
+
+class MissingRawBytesError(TransientError):
+    """The landing zone has lost or damaged the bytes of one document."""
+
+    category = "service"
+    reason = "missing_raw_bytes"
+
+    def __init__(self, *, service: str, content_hash: str, problem: str) -> None:
+        self.service, self.content_hash, self.problem = service, content_hash, problem
+        super().__init__(
+            f"{service}: object {content_hash} {problem}. The next run fetches it from its source"
+            " again; what was made of it before stays until then"
+        )
 
 
 class ConcurrentWriteError(TransientError):

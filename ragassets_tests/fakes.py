@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -180,13 +180,21 @@ class InMemoryVectorStore:
     def close(self) -> None:
         """Nothing to release."""
 
-    def ensure_collection(self, name: str, config: CollectionConfig) -> None:
+    def ensure_collection(
+        self,
+        name: str,
+        config: CollectionConfig,
+        *,
+        before_create: Callable[[], None] | None = None,
+    ) -> None:
         """Create the collection unless it exists."""
         check_name("index version", name)
         if name in self._collections:
             existing = self._collections[name].config
             check_same_config(name, existing=existing, wanted=config)
         else:
+            if before_create is not None:
+                before_create()
             self._collections[name] = InMemoryCollection(config)
 
     def list_collections(self) -> list[str]:

@@ -156,6 +156,16 @@ def test_a_wrong_secret_is_not_shown(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["catalog_url: postgresql://me:hunter2@host/db", "catalog: 'x\npassword: hunter2: ["]
+)
+def test_no_piece_of_the_file_that_may_hold_a_secret_is_shown(tmp_path: Path, text: str) -> None:
+    """A mistyped key and broken YAML are where passwords end up in tickets."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(written(tmp_path, text))
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A typing mistake in --config must not silently mean the defaults."""
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml"):

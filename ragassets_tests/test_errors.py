@@ -20,6 +20,7 @@ PUBLIC = {
     "MissingConverterError": "missing_converter",
     "MissingModelError": "missing_model",
     "MissingOutputError": "missing_output",
+    "MissingRawBytesError": "missing_raw_bytes",
     "NeedsOcrError": "needs_ocr",
     "OversizedDocumentError": "oversized",
     "PermanentError": "error",

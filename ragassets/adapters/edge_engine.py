@@ -50,7 +50,8 @@ def translated_errors(store: Path, action: str) -> Generator[None]:
         raise StorageUnavailableError(
             service=f"vector store {store}",
             detail=f"{action} failed ({error})",
-            fix="Try again; if it stays, drop the index version and build it from the tables",
+            fix="Try again; if it stays, configure a new index version and build it from the tables"
+            " with `ragassets index build`",
         ) from error
 
 

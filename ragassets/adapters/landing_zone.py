@@ -7,13 +7,13 @@ nothing about documents: which hashes are still needed is decided by whoever hol
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
 from ragassets.adapters.object_storage import open_root, storage_error
-from ragassets.errors import StorageUnavailableError
+from ragassets.core.fingerprints import content_hash as content_hash_of
+from ragassets.errors import MissingRawBytesError
 
 _CONTENT_HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -41,7 +41,7 @@ class LandingZone:
             SystemResourceError: The disk is full.
             StorageUnavailableError: The store cannot be written.
         """
-        content_hash = sha256(data).hexdigest()
+        content_hash = content_hash_of(data)
         if self._size_bytes(content_hash) != len(data):
             self.put_object(_path(content_hash), data)
         return content_hash
@@ -50,7 +50,8 @@ class LandingZone:
         """The bytes with this hash, verified.
 
         Raises:
-            StorageUnavailableError: The object is missing, cannot be read, or holds other bytes.
+            MissingRawBytesError: The object is missing or holds other bytes.
+            StorageUnavailableError: The store cannot be read.
         """
         path = _path(content_hash)
         try:
@@ -58,9 +59,17 @@ class LandingZone:
                 data = bytes(self._store.get(path).bytes())
         except FileNotFoundError as error:
             raise self._broken(content_hash, "is missing") from error
-        if sha256(data).hexdigest() != content_hash:
+        if content_hash_of(data) != content_hash:
             raise self._broken(content_hash, "is corrupt: its bytes have another hash")
         return data
+
+    def holds(self, content_hash: str) -> bool:
+        """Whether `get` would give the bytes; they are read and checked."""
+        try:
+            self.get(content_hash)
+        except MissingRawBytesError:
+            return False
+        return True
 
     def exists(self, content_hash: str) -> bool:
         """Whether an object is stored under this hash; its bytes are not checked."""
@@ -101,12 +110,10 @@ class LandingZone:
         except FileNotFoundError:
             return None
 
-    def _broken(self, content_hash: str, problem: str) -> StorageUnavailableError:
+    def _broken(self, content_hash: str, problem: str) -> MissingRawBytesError:
         """The error for an object that should be there."""
-        return StorageUnavailableError(
-            service=self._service,
-            detail=f"object {content_hash} {problem}",
-            fix="Restore it from a backup, or delete it and ingest its source again",
+        return MissingRawBytesError(
+            service=self._service, content_hash=content_hash, problem=problem
         )
 
     @contextmanager

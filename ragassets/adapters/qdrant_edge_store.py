@@ -11,7 +11,7 @@ open.
 """
 
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -101,7 +101,13 @@ class QdrantEdgeStore:
 
     # Collections
 
-    def ensure_collection(self, name: str, config: CollectionConfig) -> None:
+    def ensure_collection(
+        self,
+        name: str,
+        config: CollectionConfig,
+        *,
+        before_create: Callable[[], None] | None = None,
+    ) -> None:
         """Create the collection unless it exists with this very configuration."""
         check_name("index version", name)
         Bm25Encoder(default_language=config.language)  # refuses a language it does not know
@@ -110,6 +116,8 @@ class QdrantEdgeStore:
             check_same_config(name, existing=self.collection_config(name), wanted=config)
             return
         self._require_free_disk()
+        if before_create is not None:
+            before_create()
         staging = self._collections / f"{STAGING_PREFIX}creating-{name}"
         with self._translated(f"creating collection {name!r}"):
             create_shard(staging / "shard", config)

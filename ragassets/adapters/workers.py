@@ -4,7 +4,6 @@ Workers are spawned, not forked: a fork of a process with threads (Delta Lake, t
 can hang. A worker ends by itself when its parent is gone, so a killed run leaves no process behind.
 """
 
-import dataclasses
 import multiprocessing
 import os
 import threading
@@ -13,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-from ragassets.errors import RagAssetsError, SystemResourceError
+from ragassets.errors import SystemResourceError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,10 +47,7 @@ def map_in_processes(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(n_workers, context, _end_with_parent, (os.getpid(),))
     try:
-        for result in _in_order(pool, _Carrying(work), items, n_ahead=4 * n_workers):
-            if isinstance(result, _Raised):
-                raise result.error()
-            yield result
+        yield from _in_order(pool, work, items, n_ahead=4 * n_workers)
     except BrokenProcessPool as error:
         raise SystemResourceError(
             resource="worker process",
@@ -60,39 +56,6 @@ def map_in_processes(
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Raised:
-    """An error of ours on its way to the parent.
-
-    Our errors take keywords only, and pickle calls a class with the message: an error that cannot
-    be read breaks the whole pool, which would then look like a worker out of memory.
-    """
-
-    kind: type[RagAssetsError]
-    message: str
-    attributes: dict[str, object]
-
-    def error(self) -> RagAssetsError:
-        """The error as it was raised."""
-        error = self.kind.__new__(self.kind, self.message)
-        vars(error).update(self.attributes)
-        return error
-
-
-@dataclasses.dataclass(frozen=True)
-class _Carrying(Generic[Item, Result]):
-    """Work that returns the errors of ours that it raises."""
-
-    work: Callable[[Item], Result]
-
-    def __call__(self, item: Item) -> Result | _Raised:
-        """Do the work."""
-        try:
-            return self.work(item)
-        except RagAssetsError as error:
-            return _Raised(type(error), str(error), dict(vars(error)))
 
 
 def _in_order(

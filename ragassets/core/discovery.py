@@ -5,6 +5,7 @@ the configured share of a source, unless that was confirmed.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -101,9 +102,9 @@ def apply_listing(
     alive = {name for name, row in before.items() if not row["is_deleted"]}
     vanished = alive - listed.keys() if listing.is_complete else set[str]()
     new = listed.keys() - alive
-    # What came back under another name with the same ETag was moved, not removed.
-    arrived = {listed[name].etag for name in new}
-    n_lost = sum(before[name]["etag"] not in arrived for name in vanished)
+    # What came back under another name with the same ETag was moved; each arrival excuses one.
+    left = Counter(str(before[name]["etag"]) for name in vanished)
+    n_lost = (left - Counter(listed[name].etag for name in new)).total()
     refusal = None
     if not is_confirmed:
         refusal = _guard(

@@ -7,7 +7,7 @@ everything that a search hit shows, so that a query never needs the tables.
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
@@ -42,6 +42,8 @@ class CollectionConfig(BaseModel):
     quantization: Literal["none"] = "none"
     language: str = "english"
     """Stemmer and stop words of chunks whose own language is unknown or has none."""
+    embedding: str = ""
+    """Fingerprint of the embedding model whose vectors it holds; empty where nobody said."""
 
     @field_validator("quantization", mode="before")
     @classmethod
@@ -116,8 +118,20 @@ class VectorStore(Protocol):
         """Release everything; idempotent. What was not flushed may or may not be kept."""
         ...
 
-    def ensure_collection(self, name: str, config: CollectionConfig) -> None:
+    def ensure_collection(
+        self,
+        name: str,
+        config: CollectionConfig,
+        *,
+        before_create: Callable[[], None] | None = None,
+    ) -> None:
         """Create the collection unless it exists.
+
+        Args:
+            name: of the collection.
+            config: what it is created with, or must have been.
+            before_create: called right before it is created, by one process at a time: an embedded
+                store holds its lock from here on.
 
         Raises:
             IndexVersionError: it exists with another configuration.
@@ -267,15 +281,30 @@ def check_same_config(name: str, *, existing: CollectionConfig, wanted: Collecti
     Raises:
         IndexVersionError: naming every setting that differs.
     """
-    if existing == wanted:
+    old, new = (config.model_dump(exclude={"embedding"}) for config in (existing, wanted))
+    if old == new:
+        check_same_embedding(name, existing=existing, fingerprint=wanted.embedding)
         return
-    old, new = existing.model_dump(), wanted.model_dump()
     differences = [f"{key} {old[key]!r}, not {new[key]!r}" for key in old if old[key] != new[key]]
     raise IndexVersionError(
         index_version=name,
         problem=f"exists with {' and '.join(differences)}",
         fix="Give the new settings a new version name; a collection cannot change them",
     )
+
+
+def check_same_embedding(name: str, *, existing: CollectionConfig, fingerprint: str) -> None:
+    """Refuse vectors of one model in a collection of another: their distances mean nothing.
+
+    Raises:
+        IndexVersionError: the collection was built with another model.
+    """
+    if existing.embedding and fingerprint and existing.embedding != fingerprint:
+        raise IndexVersionError(
+            index_version=name,
+            problem="was built with another embedding model",
+            fix="Give the changed model and a new index version new names",
+        )
 
 
 def check_batch(batch: PointBatch, config: CollectionConfig) -> None:

@@ -16,22 +16,24 @@ import polars as pl
 from ragassets.core.incremental import Failure
 from ragassets.core.stages import Outcome, Stage
 from ragassets.errors import (
+    EXHAUSTED,
     ChangedDuringReadError,
     DocumentError,
+    MissingRawBytesError,
     RagAssetsError,
     SourceUnavailableError,
     StageError,
     SystemResourceError,
 )
 
-RECORDED_ERRORS = (DocumentError, StageError, SourceUnavailableError, ChangedDuringReadError)
-"""Errors of one document. Any other error of ours says something of the run, and ends it."""
-
-
-EXHAUSTED = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS}
+RECORDED_ERRORS = (
+    DocumentError,
+    StageError,
+    SourceUnavailableError,
+    ChangedDuringReadError,
+    MissingRawBytesError,
 )
-"""Numbers of an `OSError` that say something of the machine: disk, open files, memory."""
+"""Errors of one document. Any other error of ours says something of the run, and ends it."""
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")

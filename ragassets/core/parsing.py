@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 
 from ragassets.core.media_types import ENCRYPTED_OFFICE, detect_media_type
 from ragassets.errors import (
+    EXHAUSTED,
+    ConfigurationError,
     CorruptDocumentError,
     DocumentError,
     EmptyDocumentError,
@@ -17,6 +19,7 @@ from ragassets.errors import (
     MissingConverterError,
     NeedsOcrError,
     OversizedDocumentError,
+    RagAssetsError,
     SystemResourceError,
     UnsupportedFormatError,
 )
@@ -120,7 +123,9 @@ def parse_document(data: bytes, *, uri: str, parsers: Sequence[Parser]) -> Parse
         OversizedDocumentError: The document unpacks to more than any honest one.
         MissingConverterError: The format needs a program that is not installed.
         CorruptDocumentError: Every parser refused the bytes.
+        ConfigurationError: A parser lacks a module or a model, which says nothing of the document.
         SystemResourceError: A parser ran out of memory.
+        OSError: Disk or file handles ran out.
     """
     if not data.strip():
         raise EmptyDocumentError(uri=uri, detail="the document has no bytes but white space")
@@ -150,13 +155,24 @@ def _try_parser(
         raise
     except DocumentError as error:
         return error
+    except RagAssetsError:
+        raise
+    except ImportError as error:
+        raise ConfigurationError(
+            key="installation",
+            value=error.name,
+            problem=f"cannot be imported, and parser {parser.name!r} needs it",
+            fix="Install ragassets again with its dependencies, then run again",
+        ) from error
     except MemoryError as error:
         raise SystemResourceError(
             resource="memory",
             detail=f"parser {parser.name!r} ran out of it on {uri}",
             fix="Give the worker more memory, or leave the document out",
         ) from error
-    except Exception as error:  # noqa: BLE001  libraries raise anything on untrusted bytes
+    except Exception as error:  # libraries raise anything on untrusted bytes
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            raise  # called corrupt, every document of this run would leave the index
         # Only the type: the message of a foreign error may quote the document.
         detail = f"parser {parser.name!r} crashed on {media_type} ({type(error).__name__})"
         corrupt = CorruptDocumentError(uri=uri, detail=detail)

@@ -208,3 +208,57 @@ def _group_filter(group: tuple[tuple[str, str], ...], values: Sequence[str]) -> 
     *fixed, (varying, _) = group
     conditions = [pl.col(column) == value for column, value in fixed]
     return pl.all_horizontal(*conditions, pl.col(varying).is_in(values))
+
+
+class PinnedTables:
+    """Tables as they were when each was first looked at: what one step of work reads is consistent.
+
+    A step that read its inputs before somebody else's commit, and its own rows after it, would take
+    back that commit without a conflict. So the tables that it writes are pinned first, and whatever
+    it reads later, once or twice, comes from one version of each table.
+    """
+
+    def __init__(self, tables: Tables, *written: TableSpec) -> None:
+        """Pin the tables that will be written; the others are pinned by their first read."""
+        self._tables = tables
+        self._snapshots = {spec.name: tables.snapshot(spec) for spec in written}
+
+    def snapshot(self, spec: TableSpec) -> Snapshot:
+        """The pinned version of a table."""
+        if spec.name not in self._snapshots:
+            self._snapshots[spec.name] = self._tables.snapshot(spec)
+        return self._snapshots[spec.name]
+
+    def read(
+        self,
+        spec: TableSpec,
+        partitions: Sequence[Partition] | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: pl.Expr | None = None,
+    ) -> pl.DataFrame:
+        """Rows of the pinned version; see `Tables.read`."""
+        return self._tables.read_at(self.snapshot(spec), partitions, columns=columns, where=where)
+
+    def read_at(
+        self,
+        snapshot: Snapshot,
+        partitions: Sequence[Partition] | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: pl.Expr | None = None,
+    ) -> pl.DataFrame:
+        """See `Tables.read_at`."""
+        return self._tables.read_at(snapshot, partitions, columns=columns, where=where)
+
+    def replace(
+        self, snapshot: Snapshot, partitions: Sequence[Partition], frame: pl.DataFrame
+    ) -> int:
+        """See `Tables.replace`; the table is pinned anew by its next read."""
+        version = self._tables.replace(snapshot, partitions, frame)
+        self._snapshots.pop(snapshot.spec.name, None)
+        return version
+
+    def tables(self) -> list[str]:
+        """See `Tables.tables`."""
+        return self._tables.tables()

@@ -14,6 +14,7 @@ from dagster import DagsterInstance, ExecuteInProcessResult
 
 from ragassets.defs import jobs, metadata
 from ragassets.defs.assets.source_objects import CONFIRM_DELETIONS_TAG, SOURCES_TAG
+from ragassets.defs.failures import StepFailure
 from ragassets.defs.graph import build_definitions
 from ragassets.defs.instance import fail_abandoned_runs, worker_tags
 from ragassets.defs.resources import WorkspaceResource
@@ -40,9 +41,11 @@ class IngestReport:
     counts: Mapping[str, Mapping[str, int]]
     """Asset to count to number, summed over the partitions."""
     n_tried: int
-    """Documents that any document stage computed or failed."""
+    """Documents that the busiest document stage computed or failed."""
     n_new_dead_letters: int
+    """Documents with a dead letter that was not there before."""
     n_dead_letters: int
+    """Documents with a dead letter."""
     seconds: float
     problems: tuple[str, ...] = field(default=())
     """What needs attention: refused deletions, sources out of reach, versions not sealed."""
@@ -121,8 +124,10 @@ def ingest(
             **({CONFIRM_DELETIONS_TAG: ",".join(confirmed)} if confirmed else {}),
         },
     )
-    for source in names if sources else [None]:
-        shards = config.source_shards(source) if source else config.source_shards()
+    # One run takes neighbouring partitions: all of them, or those of one source.
+    groups = [names] if len(names) == len(config.sources) else [[name] for name in names]
+    for group in groups:
+        shards = config.source_shards(*group)
         runs.execute(jobs.PROCESS_DOCUMENTS, partitions=(shards[0], shards[-1]))
     shards = config.source_shards()
     runs.execute(jobs.DECIDE_DUPLICATES, partitions=(shards[0], shards[-1]))
@@ -232,8 +237,8 @@ class _Runs:
                 run_id=run_id,
                 tags={**worker_tags(), **span, **(tags or {})},
             )
-        except dg.Failure as failure:
-            raise (failure.__cause__ or failure) from failure
+        except StepFailure as failure:
+            raise failure.error from failure
         finally:
             del PROGRESS[run_id]
         self.n_runs += 1
@@ -265,17 +270,15 @@ class _Runs:
         objects = tables.read(SOURCE_OBJECTS, columns=["source", "is_deleted"])
         alive = objects.filter(~objects["is_deleted"] & objects["source"].is_in(list(sources)))
         listings = tables.read(SOURCE_LISTINGS, [{"source": name} for name in sources])
+        letters = self.counts.get("dead_letters", {})
         problems = [message for message in listings["message"] if message]
         return IngestReport(
             n_runs=self.n_runs,
             n_discovered=alive.height,
             counts=self.counts,
             n_tried=sum(max(tried.values()) for tried in self.tried_by_shard.values()),
-            n_new_dead_letters=sum(
-                self.counts.get(asset, {}).get(metadata.N_NEWLY_FAILED, 0)
-                for asset in (*DOCUMENT_STAGES, "chunks")
-            ),
-            n_dead_letters=self.counts.get("dead_letters", {}).get(metadata.ROW_COUNT, 0),
+            n_new_dead_letters=letters.get(metadata.N_NEW_DOCUMENTS, 0),
+            n_dead_letters=letters.get(metadata.N_DOCUMENTS, 0),
             seconds=time.monotonic() - self.started,
             problems=(*problems, *_removed(self.resource), *_unsealed(self.resource, versions)),
         )
@@ -297,7 +300,8 @@ def _configured(
         for name in unknown:
             if name not in removed or name not in confirmed:
                 resource.config.source(name)
-    return [name for name in (sources or configured) if name in configured]
+    named = [name for name in dict.fromkeys(sources) if name in configured]
+    return named if named and len(named) < len(configured) else list(configured)
 
 
 def _versions(resource: WorkspaceResource, named: Sequence[str] | None) -> list[str]:

@@ -183,7 +183,7 @@ def _good(workspace: Workspace, stage: Stage, *columns: str) -> pl.DataFrame:
 def _under(rows: pl.DataFrame, column: str, mapping: dict[str, str], upstream: str) -> pl.DataFrame:
     """The rows of configured names only, with the upstream name that they hang on.
 
-    What belongs to names that were taken out of the configuration waits for `index drop`.
+    What belongs to other names is left alone: nobody keeps it up to date.
     """
     known = rows.filter(pl.col(column).is_in(list(mapping)))
     return known.with_columns(
@@ -241,7 +241,7 @@ def _audit_dead_letters(workspace: Workspace) -> Iterator[Finding]:
     """The dead letters are those that the stages' failures give, of living documents."""
     written = workspace.tables.read(DEAD_LETTERS, columns=["dead_letter_id", "document_id", SHARD])
     shards = sorted({*workspace.config.source_shards(), *written[SHARD].unique()})
-    standing = gather_dead_letters(workspace, shards).join(
+    standing = gather_dead_letters(workspace.tables, shards).join(
         _alive(workspace), on="document_id", how="semi"
     )
     orphans = written.join(standing, on="dead_letter_id", how="anti")

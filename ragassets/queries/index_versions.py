@@ -9,10 +9,9 @@ from typing import Literal, cast
 from ragassets.adapters.vector_store import open_vector_store
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import INDEX_VERSIONS
-from ragassets.core.fingerprints import data_version
 from ragassets.errors import ServiceError
 from ragassets.queries.json_values import json_value
-from ragassets.queries.staleness import VersionRows, read_version_rows
+from ragassets.stages.staleness import VersionRows, read_version_rows
 
 State = Literal["absent", "building", "incomplete", "sealed", "unconfigured"]
 
@@ -104,7 +103,7 @@ def _configured(
     workspace: Workspace, name: str, view: StoreView, seal: Mapping[str, object] | None
 ) -> VersionStatus:
     version = workspace.config.index_version(name)
-    rows = read_version_rows(workspace, name)
+    rows = read_version_rows(workspace, name, workspace.tables)
     is_built = name in view.collections
     sealed = _last_seal(seal)
     return VersionStatus(
@@ -159,7 +158,7 @@ def _state(rows: VersionRows, seal: Mapping[str, object] | None, *, is_built: bo
     if seal is None:
         return "building"
     # A run that died between indexing and sealing leaves a seal of other points.
-    if seal["content_version"] != data_version(rows.points.iter_rows()):
+    if seal["content_version"] != rows.content_version:
         return "building"
     return "sealed" if seal["state"] == "sealed" else "incomplete"
 

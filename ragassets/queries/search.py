@@ -7,6 +7,7 @@ from itertools import repeat
 from typing import cast
 
 from ragassets.adapters.workspace import Workspace
+from ragassets.core.indexing import check_same_embedding
 from ragassets.core.searching import SearchHit, SearchMode, SearchRequest, parse_filters
 from ragassets.errors import ConfigurationError, UnknownNameError
 from ragassets.queries.json_values import json_value
@@ -143,14 +144,17 @@ def search(
 
     Raises:
         ConfigurationError: A query is empty, or the version cannot answer this mode or filter.
+        IndexVersionError: The version was built with another model than the one of that name now.
     """
     version = workspace.config.index_version(target.index_version)
     chosen = mode or ("hybrid" if version.sparse else "dense")
     texts = [_checked(query) for query in queries]
     parse_filters(filters or {})  # refuses unusable keys before the model is loaded
+    embedder = None if chosen == "sparse" else workspace.embedder(version.embedding_model)
+    if embedder is not None:
+        _check_model(workspace, target.index_version, embedder.fingerprint)
     for start in range(0, len(texts), BATCH_QUERIES):
         part = texts[start : start + BATCH_QUERIES]
-        embedder = None if chosen == "sparse" else workspace.embedder(version.embedding_model)
         vectors = repeat(None, len(part)) if embedder is None else embedder.embed_queries(part)
         requests = [
             SearchRequest(mode=chosen, limit=limit, vector=vector, text=text, filters=filters or {})
@@ -159,6 +163,13 @@ def search(
         with workspace.vector_store() as store:
             found = store.search_batch(target.index_version, requests)
         yield from ([_hit(entry) for entry in hits] for hits in found)
+
+
+def _check_model(workspace: Workspace, index_version: str, fingerprint: str) -> None:
+    """Refuse to compare vectors of two models; it takes no lock and loads no model."""
+    with workspace.vector_store() as store:
+        existing = store.collection_config(index_version)
+    check_same_embedding(index_version, existing=existing, fingerprint=fingerprint)
 
 
 def _checked(query: str) -> str:

@@ -17,6 +17,7 @@ from ragassets.core.incremental import Failure
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import ChunkingConfig
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
+from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import (
     good_rows,
@@ -34,20 +35,15 @@ def update_chunks(
     workspace: Workspace, chunking: str, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
     """Bring `chunks` of some shards under one chunking up to date; a report for each."""
+    tables = PinnedTables(workspace.tables, CHUNKS.outputs, CHUNKS.failures)
     config = workspace.config
     tokenizer = workspace.tokenizer(chunking)
     rules = {name: chunking_rules(config, chunking, name) for name in config.sources}
-    inputs = with_source_input_hash(
-        surviving_documents(workspace, shards),
-        {name: _fingerprint(rule, tokenizer) for name, rule in rules.items()},
-        "output_hash",
-    )
+    inputs = chunk_inputs(workspace, chunking, shards, tables)
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
         columns = (*COLUMNS, "text", "blocks", "title", "language", "document_type")
-        for rows in rows_in_batches(
-            workspace.tables, CLEAN_DOCUMENTS, keys, shards, columns, batch_size=256
-        ):
+        for rows in rows_in_batches(tables, CLEAN_DOCUMENTS, keys, shards, columns, batch_size=256):
             # Tokenizing many texts at once uses all cores, and takes longer than all else here.
             offsets = tokenizer.offsets_batch(rows["text"].to_list())
             results = (
@@ -61,21 +57,36 @@ def update_chunks(
         partitions_of(shards, chunking=chunking),
         inputs,
         compute,
-        tables=workspace.tables,
+        tables=tables,
         context=context,
     )
 
 
-def surviving_documents(workspace: Workspace, shards: Sequence[str]) -> pl.DataFrame:
+def chunk_inputs(
+    workspace: Workspace, chunking: str, shards: Sequence[str], tables: Tables
+) -> pl.DataFrame:
+    """The documents that are chunked, hashed over all that decides their chunks."""
+    config, tokenizer = workspace.config, workspace.tokenizer(chunking)
+    return with_source_input_hash(
+        surviving_documents(tables, shards),
+        {
+            name: _fingerprint(chunking_rules(config, chunking, name), tokenizer)
+            for name in config.sources
+        },
+        "output_hash",
+    )
+
+
+def surviving_documents(tables: Tables, shards: Sequence[str]) -> pl.DataFrame:
     """Identity and clean `output_hash` of the documents that are no duplicates."""
     unique = good_rows(
-        workspace.tables,
+        tables,
         UNIQUE_DOCUMENTS,
         shards,
         ("document_id",),
         where=pl.col("duplicate_of").is_null(),
     )
-    clean = good_rows(workspace.tables, CLEAN_DOCUMENTS, shards, COLUMNS)
+    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, COLUMNS)
     return clean.join(unique.select("document_id"), on="document_id")
 
 

@@ -14,6 +14,7 @@ from ragassets.core.incremental import Failure
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import CleaningConfig
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
+from ragassets.core.tables import PinnedTables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import (
     good_rows,
@@ -31,11 +32,12 @@ def update_clean_documents(
     workspace: Workspace, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
     """Bring `clean_documents` of some shards up to date; a report for each."""
+    tables = PinnedTables(workspace.tables, CLEAN_DOCUMENTS.outputs)
     config = workspace.config
     rules = {name: cleaning_rules(config, name) for name in config.sources}
     types = {name: source.document_type for name, source in config.sources.items()}
-    valid = good_rows(workspace.tables, VALID_DOCUMENTS, shards, (*COLUMNS, "language"))
-    parsed = good_rows(workspace.tables, PARSED_DOCUMENTS, shards, ("document_id",))
+    valid = good_rows(tables, VALID_DOCUMENTS, shards, (*COLUMNS, "language"))
+    parsed = good_rows(tables, PARSED_DOCUMENTS, shards, ("document_id",))
     languages: dict[str, str | None] = dict(valid.select("document_id", "language").iter_rows())
     inputs = with_source_input_hash(
         valid.drop("output_hash").join(parsed, on="document_id"),
@@ -47,7 +49,7 @@ def update_clean_documents(
     def compute(keys: list[str]) -> Iterator[Outcome]:
         columns = (*COLUMNS, "title", "media_type", "elements")
         for rows in rows_in_batches(
-            workspace.tables, PARSED_DOCUMENTS, keys, shards, columns, batch_size=1024
+            tables, PARSED_DOCUMENTS, keys, shards, columns, batch_size=1024
         ):
             items = [
                 (
@@ -68,7 +70,7 @@ def update_clean_documents(
         partitions_of(shards),
         inputs,
         compute,
-        tables=workspace.tables,
+        tables=tables,
         context=context,
     )
 

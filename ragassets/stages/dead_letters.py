@@ -4,6 +4,7 @@ A failure that is still to be tried again is pending, not dead: `why` and `statu
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -18,29 +19,49 @@ from ragassets.core.asset_tables import (
 from ragassets.core.fingerprints import data_version, stable_hash
 from ragassets.core.incremental import MAX_TRANSIENT_ATTEMPTS
 from ragassets.core.stages import SHARD, Stage
+from ragassets.core.tables import PinnedTables, Tables
 from ragassets.stages.inputs import good_rows, partitions_of
 
 
-def update_dead_letters(workspace: Workspace, shards: Sequence[str]) -> dict[str, pl.DataFrame]:
-    """Gather the dead letters of some shards and write what changed; the rows of each shard."""
-    snapshot = workspace.tables.snapshot(DEAD_LETTERS)
-    before = workspace.tables.read_at(snapshot, partitions_of(shards))
-    after = gather_dead_letters(workspace, shards)
-    moved = [
-        shard for shard in shards if not _of_shard(before, shard).equals(_of_shard(after, shard))
-    ]
+@dataclass(frozen=True)
+class ShardLetters:
+    """The dead letters of one shard."""
+
+    rows: pl.DataFrame
+    n_new_documents: int
+    """Documents with a letter that the table did not hold yet."""
+
+
+def update_dead_letters(workspace: Workspace, shards: Sequence[str]) -> dict[str, ShardLetters]:
+    """Gather the dead letters of some shards and write what changed."""
+    tables = PinnedTables(workspace.tables, DEAD_LETTERS)
+    before = _by_shard(tables.read(DEAD_LETTERS, partitions_of(shards)))
+    after = _by_shard(gather_dead_letters(tables, shards))
+    nothing = DEAD_LETTERS.empty_frame()
+    pairs = {shard: (before.get(shard, nothing), after.get(shard, nothing)) for shard in shards}
+    moved = [shard for shard, (old, new) in pairs.items() if not old.equals(new)]
     if moved:
-        rows = after.filter(pl.col(SHARD).is_in(moved))
-        workspace.tables.replace(snapshot, partitions_of(moved), rows)
-    return {shard: _of_shard(after, shard) for shard in shards}
+        rows = pl.concat([pairs[shard][1] for shard in moved])
+        tables.replace(tables.snapshot(DEAD_LETTERS), partitions_of(moved), rows)
+    return {shard: ShardLetters(new, _n_new(old, new)) for shard, (old, new) in pairs.items()}
 
 
-def gather_dead_letters(workspace: Workspace, shards: Sequence[str]) -> pl.DataFrame:
+def _by_shard(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    parts = rows.sort("dead_letter_id").partition_by(SHARD, as_dict=True, maintain_order=True)
+    return {str(shard): part for (shard,), part in parts.items()}
+
+
+def _n_new(before: pl.DataFrame, after: pl.DataFrame) -> int:
+    new = after.join(before, on=["dead_letter_id", "last_failed_at"], how="anti")
+    return new["document_id"].n_unique()
+
+
+def gather_dead_letters(tables: Tables, shards: Sequence[str]) -> pl.DataFrame:
     """Failures that stand for good, from every stage, in the columns of `DEAD_LETTERS`."""
-    hashes = good_rows(
-        workspace.tables, RAW_DOCUMENTS, shards, ("document_id", "content_hash")
-    ).select("document_id", "content_hash")
-    letters = [_letters_of(workspace, stage, shards) for stage in STAGES]
+    hashes = good_rows(tables, RAW_DOCUMENTS, shards, ("document_id", "content_hash")).select(
+        "document_id", "content_hash"
+    )
+    letters = [_letters_of(tables, stage, shards) for stage in STAGES]
     return (
         pl.concat(letters)
         .join(hashes, on="document_id", how="left")
@@ -59,19 +80,19 @@ def dead_letters_data_version(rows: pl.DataFrame) -> str:
     )
 
 
-def failures_of(workspace: Workspace, stage: Stage, shards: Sequence[str]) -> pl.DataFrame:
+def failures_of(tables: Tables, stage: Stage, shards: Sequence[str]) -> pl.DataFrame:
     """All failure rows of a stage for some shards, under every chunking, set or version."""
     spec = stage.outputs if stage.has_inline_failures else stage.failures
-    return workspace.tables.read(
+    return tables.read(
         spec,
         [{SHARD: shard} for shard in shards],
         where=pl.col("failed_input_hash").is_not_null(),
     )
 
 
-def _letters_of(workspace: Workspace, stage: Stage, shards: Sequence[str]) -> pl.DataFrame:
+def _letters_of(tables: Tables, stage: Stage, shards: Sequence[str]) -> pl.DataFrame:
     dead = ~pl.col("is_transient") | (pl.col("attempts") >= MAX_TRANSIENT_ATTEMPTS)
-    failures = failures_of(workspace, stage, shards).filter(dead)
+    failures = failures_of(tables, stage, shards).filter(dead)
     # A signature is half of a duplicate decision; users know the public stage.
     name = UNIQUE_DOCUMENTS.name if stage is DOCUMENT_SIGNATURES else stage.name
     dimensions = [column for column in stage.partition_by if column != SHARD]
@@ -96,7 +117,3 @@ def _letters_of(workspace: Workspace, stage: Stage, shards: Sequence[str]) -> pl
         "last_failed_at",
         pl.col("failed_run_id").alias("run_id"),
     )
-
-
-def _of_shard(rows: pl.DataFrame, shard: str) -> pl.DataFrame:
-    return rows.filter(pl.col(SHARD) == shard).sort("dead_letter_id")

@@ -45,8 +45,10 @@ def update_document_catalog(
     """Write the catalog rows of some shards."""
     rows = catalog_rows(workspace, shards, context)
     written: dict[str, WrittenShard] = {}
-    for shard in shards:
-        of_shard = [row for row in rows if row.source_shard == shard]
+    by_shard: dict[str, list[CatalogDocument]] = {shard: [] for shard in shards}
+    for row in rows:
+        by_shard[row.source_shard].append(row)
+    for shard, of_shard in by_shard.items():
         workspace.catalog.replace_documents(shard, of_shard)
         version = data_version(
             (row.document_id, json.dumps([row.status, row.reason, row.n_chunks, row.content_hash]))
@@ -104,7 +106,7 @@ def _index_versions(workspace: Workspace, shards: Sequence[str]) -> pl.DataFrame
 def _first_failures(workspace: Workspace, shards: Sequence[str]) -> pl.DataFrame:
     """The earliest stage's failure of every document that has one."""
     failures = [
-        failures_of(workspace, stage, shards).select(
+        failures_of(workspace.tables, stage, shards).select(
             "document_id",
             pl.lit(stage.name).alias("failed_stage"),
             "error_reason",

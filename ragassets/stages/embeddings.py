@@ -13,9 +13,12 @@ from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS
 from ragassets.core.embedding import Embedder, validate_vectors
 from ragassets.core.fingerprints import fingerprint
 from ragassets.core.incremental import Failure, with_input_hash
+from ragassets.core.indexing import check_same_embedding
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
+from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import InvalidVectorError
+from ragassets.stages.batches import in_batches
 from ragassets.stages.inputs import good_rows, partitions_of
 
 BATCH_CHUNKS = 512
@@ -30,42 +33,35 @@ def update_embeddings(
     """Bring `embeddings` of some shards up to date.
 
     A vector that any shard has for the same text under the same model is taken over: a document
-    that was renamed or came back costs nothing. In the reports such chunks count as reused.
+    that was renamed, or moved to another shard, costs nothing. In the reports such chunks count as
+    reused.
+
+    Raises:
+        IndexVersionError: A collection was built with another model of that name.
     """
+    tables = PinnedTables(workspace.tables, EMBEDDINGS.outputs, EMBEDDINGS.failures)
     chunking, model = workspace.config.embedding_sets()[embedding_set]
     embedder = workspace.embedder(model)
-    chunks = good_rows(workspace.tables, CHUNKS, shards, COLUMNS, chunking=chunking).drop(
-        "output_hash"
-    )
-    inputs = with_input_hash(
-        chunks.with_columns(pl.lit(embedding_set).alias("embedding_set")),
-        fingerprint(
-            {
-                "stage": "embeddings",
-                "version": STAGE_VERSIONS["embeddings"],
-                "model": embedder.fingerprint,
-            }
-        ),
-        "text_hash",
-    )
+    _refuse_other_model(workspace, embedding_set, embedder)
+    inputs = embedding_inputs(workspace, embedding_set, shards, tables)
     taken_over: Counter[str] = Counter()
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
         wanted = inputs.filter(pl.col("chunk_id").is_in(keys)).sort("chunk_id")
-        known = _known_vectors(workspace, embedding_set, wanted["input_hash"].unique())
+        known = _known_vectors(tables, embedding_set, wanted["input_hash"].unique())
         found = wanted.join(known, on="input_hash")
         if found.height:
             taken_over.update(found[SHARD])
             yield Outcome(_rows(found))
         new = wanted.join(known, on="input_hash", how="anti")
-        yield from _embed(workspace, chunking, shards, new, embedder)
+        yield from _embed(_new_texts(tables, chunking, new), new, embedder)
 
     reports = run_stage(
         EMBEDDINGS,
         partitions_of(shards, embedding_set=embedding_set),
         inputs,
         compute,
-        tables=workspace.tables,
+        tables=tables,
         context=context,
     )
     return {
@@ -78,65 +74,97 @@ def update_embeddings(
     }
 
 
-def _known_vectors(
-    workspace: Workspace, embedding_set: str, input_hashes: pl.Series
+def embedding_inputs(
+    workspace: Workspace, embedding_set: str, shards: Sequence[str], tables: Tables
 ) -> pl.DataFrame:
-    """One vector for every input hash that the set's table has, in whichever shard."""
-    return workspace.tables.read(
-        EMBEDDINGS.outputs,
-        [{"embedding_set": embedding_set}],
+    """The chunks that are embedded, hashed over all that decides their vectors."""
+    chunking, model = workspace.config.embedding_sets()[embedding_set]
+    chunks = good_rows(tables, CHUNKS, shards, COLUMNS, chunking=chunking).drop("output_hash")
+    return with_input_hash(
+        chunks.with_columns(pl.lit(embedding_set).alias("embedding_set")),
+        fingerprint(
+            {
+                "stage": "embeddings",
+                "version": STAGE_VERSIONS["embeddings"],
+                "model": workspace.embedder(model).fingerprint,
+            }
+        ),
+        "text_hash",
+    )
+
+
+def _refuse_other_model(workspace: Workspace, embedding_set: str, embedder: Embedder) -> None:
+    """Refuse before anything is embedded what could not be indexed afterwards."""
+    versions = workspace.config.index_versions
+    with workspace.vector_store() as store:
+        for name in store.list_collections():
+            if name in versions and versions[name].embedding_set == embedding_set:
+                existing = store.collection_config(name)
+                check_same_embedding(name, existing=existing, fingerprint=embedder.fingerprint)
+
+
+def _known_vectors(tables: Tables, embedding_set: str, input_hashes: pl.Series) -> pl.DataFrame:
+    """One vector for every input hash that the set's table has, in whichever shard.
+
+    Most runs find none: the hashes are looked through first, and vectors are read of those shards
+    only that have a wanted one.
+    """
+    spec, is_wanted = EMBEDDINGS.outputs, pl.col("input_hash").is_in(input_hashes.implode())
+    hits = (
+        tables.read(
+            spec,
+            [{"embedding_set": embedding_set}],
+            columns=["input_hash", SHARD],
+            where=is_wanted,
+        )
+        .sort(SHARD, "input_hash")
+        .unique("input_hash", keep="first", maintain_order=True)
+    )
+    homes = hits[SHARD].unique(maintain_order=True).to_list()
+    if not homes:
+        return spec.empty_frame(["input_hash", "vector"])
+    return tables.read(
+        spec,
+        partitions_of(homes, embedding_set=embedding_set),
         columns=["input_hash", "vector"],
-        where=pl.col("input_hash").is_in(input_hashes.to_list()),
+        where=is_wanted,
     ).unique("input_hash", keep="any")
 
 
+def _new_texts(tables: Tables, chunking: str, new: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """`input_hash` and `text` of the new chunks, each text once, a shard at a time."""
+    firsts = new.sort(SHARD, "chunk_id").unique("input_hash", keep="first", maintain_order=True)
+    for (shard,), wanted in firsts.group_by(SHARD, maintain_order=True):
+        rows = good_rows(
+            tables,
+            CHUNKS,
+            [str(shard)],
+            ("chunk_id", "text"),
+            where=pl.col("chunk_id").is_in(wanted["chunk_id"].implode()),
+            chunking=chunking,
+        )
+        yield (
+            wanted.select("chunk_id", "input_hash")
+            .join(rows.select("chunk_id", "text"), on="chunk_id", maintain_order="left")
+            .select("input_hash", "text")
+        )
+
+
 def _embed(
-    workspace: Workspace,
-    chunking: str,
-    shards: Sequence[str],
-    new: pl.DataFrame,
-    embedder: Embedder,
+    texts: Iterator[pl.DataFrame], new: pl.DataFrame, embedder: Embedder
 ) -> Iterator[Outcome]:
-    """Embed the new chunks; chunks of the same text once."""
-    batches = new.partition_by("input_hash", maintain_order=True)
-    for start in range(0, len(batches), BATCH_CHUNKS):
-        batch = pl.concat(batches[start : start + BATCH_CHUNKS])
-        first = batch.unique("input_hash", keep="first", maintain_order=True)
-        texts = _texts(workspace, chunking, shards, first)
-        vectors = embedder.embed_documents(texts["text"].to_list())
-        problems = validate_vectors(vectors, dim=embedder.dim)
-        embedded = _with_vectors(texts.select("input_hash"), vectors)
-        rows = batch.join(embedded, on="input_hash", maintain_order="left")
-        problem_of = dict(zip(texts["input_hash"], problems, strict=True))
-        is_sound = pl.Series(
-            [problem_of[name] is None for name in rows["input_hash"]], dtype=pl.Boolean
-        )
+    """Embed the texts, and give every chunk of a text its vector."""
+    chunks = new.sort(SHARD, "chunk_id")
+    for batch in in_batches(texts, BATCH_CHUNKS):
+        vectors = embedder.embed_documents(batch["text"].to_list())
+        problems = pl.Series("problem", validate_vectors(vectors, dim=embedder.dim), pl.String)
+        embedded = _with_vectors(batch.select("input_hash"), vectors).with_columns(problems)
+        rows = chunks.join(embedded, on="input_hash", maintain_order="left")
+        unsound = rows.filter(pl.col("problem").is_not_null()).select("chunk_id", "problem")
         yield Outcome(
-            _rows(rows.filter(is_sound)),
-            [
-                _invalid(chunk_id, problem_of[name])
-                for chunk_id, name in rows.filter(~is_sound)
-                .select("chunk_id", "input_hash")
-                .iter_rows()
-            ],
+            _rows(rows.filter(pl.col("problem").is_null())),
+            [_invalid(*row) for row in unsound.iter_rows()],
         )
-
-
-def _texts(
-    workspace: Workspace, chunking: str, shards: Sequence[str], chunks: pl.DataFrame
-) -> pl.DataFrame:
-    """`input_hash` and `text` of the given chunks."""
-    rows = good_rows(
-        workspace.tables,
-        CHUNKS,
-        [shard for shard in shards if shard in set(chunks[SHARD])],
-        ("chunk_id", "text"),
-        where=pl.col("chunk_id").is_in(chunks["chunk_id"].to_list()),
-        chunking=chunking,
-    )
-    return chunks.select("chunk_id", "input_hash").join(
-        rows.select("chunk_id", "text"), on="chunk_id", maintain_order="left"
-    )
 
 
 def _with_vectors(frame: pl.DataFrame, vectors: NDArray[np.float32]) -> pl.DataFrame:
@@ -152,8 +180,8 @@ def _rows(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _invalid(chunk_id: str, problem: str | None) -> Failure:
-    error = InvalidVectorError(stage="embeddings", subject=chunk_id, detail=problem or "")
+def _invalid(chunk_id: str, problem: str) -> Failure:
+    error = InvalidVectorError(stage="embeddings", subject=chunk_id, detail=problem)
     return Failure(
         key=chunk_id,
         category=error.category,

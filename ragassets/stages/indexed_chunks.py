@@ -21,8 +21,10 @@ from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import StageState
 from ragassets.core.indexing import PointBatch, VectorStore, chunk_payload, point_id
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
+from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import StageError
+from ragassets.stages.batches import in_batches
 from ragassets.stages.inputs import good_rows, partitions_of, with_source_input_hash
 
 BATCH_POINTS = 1_000
@@ -47,16 +49,24 @@ class _IndexRun:
         self, workspace: Workspace, store: VectorStore, index_version: str, shards: Sequence[str]
     ) -> None:
         self.workspace, self.store = workspace, store
-        self.tables = workspace.tables
+        self.tables: Tables = workspace.tables
         self.name, self.shards = index_version, list(shards)
         self.version = workspace.config.index_version(index_version)
         self.partitions = partitions_of(shards, index_version=index_version)
         self.inputs = pl.DataFrame()
 
     def update(self, context: RunContext) -> dict[str, StageReport]:
-        """Write, verify, commit, delete."""
+        """Write, verify, commit, delete.
+
+        The tables are pinned once the store's lock is held and the doubtful rows are gone: what was
+        pinned before would be outdated by whoever held the lock. The intents are never pinned; they
+        tell what happened outside the tables until now.
+        """
         self._ensure_collection()
         self._drop_doubtful_rows()
+        self.tables = PinnedTables(
+            self.workspace.tables, INDEXED_CHUNKS.outputs, INDEXED_CHUNKS.failures
+        )
         self.inputs = self._inputs()
         reports = run_stage(
             INDEXED_CHUNKS,
@@ -76,16 +86,22 @@ class _IndexRun:
 
         The table goes first: a crash in between must not leave rows beside an empty collection.
         """
-        if self.name not in self.store.list_collections():
-            snapshot = self.tables.snapshot(INDEXED_CHUNKS.outputs)
-            stale = self.tables.read_at(snapshot, [{"index_version": self.name}], columns=[SHARD])
-            if stale.height:
-                self.tables.replace(
-                    snapshot,
-                    partitions_of(sorted(set(stale[SHARD])), index_version=self.name),
-                    INDEXED_CHUNKS.outputs.empty_frame(),
-                )
-        self.store.ensure_collection(self.name, self.workspace.collection_config(self.name))
+        embedder = self.workspace.embedder(self.version.embedding_model)
+        config = self.workspace.collection_config(self.name).model_copy(
+            update={"embedding": embedder.fingerprint}
+        )
+        self.store.ensure_collection(self.name, config, before_create=self._forget_points)
+
+    def _forget_points(self) -> None:
+        """Empty the version's table."""
+        snapshot = self.tables.snapshot(INDEXED_CHUNKS.outputs)
+        stale = self.tables.read_at(snapshot, [{"index_version": self.name}], columns=[SHARD])
+        if stale.height:
+            self.tables.replace(
+                snapshot,
+                partitions_of(sorted(set(stale[SHARD])), index_version=self.name),
+                INDEXED_CHUNKS.outputs.empty_frame(),
+            )
 
     def _drop_doubtful_rows(self) -> None:
         """Forget the rows whose points a killed run may have overwritten or deleted.
@@ -114,51 +130,24 @@ class _IndexRun:
         An embedding whose chunk is gone is one that a pending replacement keeps alive: its point
         stays as it is.
         """
-        embedded = good_rows(
-            self.tables,
-            EMBEDDINGS,
-            self.shards,
-            COLUMNS,
-            embedding_set=self.version.embedding_set,
-        ).rename({"output_hash": "vector_hash"})
-        chunks = good_rows(
-            self.tables, CHUNKS, self.shards, ("chunk_id",), chunking=self.version.chunking
-        )
-        sources = self.workspace.config.sources
-        fingerprints = {
-            name: fingerprint(
-                {
-                    "stage": "indexed_chunks",
-                    "version": STAGE_VERSIONS["indexed_chunks"],
-                    "metadata": dict(source.metadata),
-                    "acl": list(source.acl),
-                }
-            )
-            for name, source in sources.items()
-        }
+        upstream = read_upstream(self.workspace, self.name, self.shards, self.tables)
         columns = pl.lit(self.name).alias("index_version")
-        fresh = with_source_input_hash(
-            embedded.join(chunks, on="chunk_id").with_columns(columns),
-            fingerprints,
-            "output_hash",
-            "vector_hash",
-        ).select(*INDEXED_CHUNKS.identity, "input_hash")
         standing = self.tables.read(
             INDEXED_CHUNKS.outputs, self.partitions, columns=["chunk_id", "input_hash"]
         )
         kept_alive = (
-            embedded.join(chunks, on="chunk_id", how="anti")
+            upstream.embedded.join(upstream.chunks, on="chunk_id", how="anti")
             .with_columns(columns)
             .join(standing, on="chunk_id")
             .select(*INDEXED_CHUNKS.identity, "input_hash")
         )
-        return pl.concat([fresh, kept_alive])
+        fresh = upstream.wanted.with_columns(columns)
+        return pl.concat([fresh.select(kept_alive.columns), kept_alive])
 
     def _write_points(self, keys: list[str]) -> Iterator[Outcome]:
         """Write the points of these chunks and make sure that they are there."""
         self._intend([point_id(key) for key in keys], self._shards_of(keys))
-        for start in range(0, len(keys), BATCH_POINTS):
-            rows = self._points(keys[start : start + BATCH_POINTS])
+        for rows in in_batches(self._points(keys), BATCH_POINTS):
             payloads = [self._payload(row) for row in rows.drop("vector").iter_rows(named=True)]
             hashes = [str(payload["payload_hash"]) for payload in payloads]
             vectors = rows["vector"].list.to_array(self._dim).to_numpy()
@@ -184,26 +173,30 @@ class _IndexRun:
     def _dim(self) -> int:
         return self.workspace.config.embedding_model(self.version.embedding_model).dim
 
-    def _points(self, keys: Sequence[str]) -> pl.DataFrame:
-        """Payload columns, vector and vector hash of the given chunks."""
+    def _points(self, keys: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Payload columns, vector and vector hash of the given chunks, a shard at a time.
+
+        Keys are hashes: batches in their order would each read every shard.
+        """
         where = pl.col("chunk_id").is_in(list(keys))
-        chunks = good_rows(
-            self.tables,
-            CHUNKS,
-            self.shards,
-            (*COLUMNS, *PAYLOAD_COLUMNS),
-            where=where,
-            chunking=self.version.chunking,
-        ).drop("output_hash")
-        vectors = good_rows(
-            self.tables,
-            EMBEDDINGS,
-            self.shards,
-            ("chunk_id", "vector"),
-            where=where,
-            embedding_set=self.version.embedding_set,
-        ).rename({"output_hash": "vector_hash"})
-        return chunks.join(vectors, on="chunk_id").sort("chunk_id")
+        for shard in sorted(set(self._shards_of(keys))):
+            chunks = good_rows(
+                self.tables,
+                CHUNKS,
+                [shard],
+                (*COLUMNS, *PAYLOAD_COLUMNS),
+                where=where,
+                chunking=self.version.chunking,
+            ).drop("output_hash")
+            vectors = good_rows(
+                self.tables,
+                EMBEDDINGS,
+                [shard],
+                ("chunk_id", "vector"),
+                where=where,
+                embedding_set=self.version.embedding_set,
+            ).rename({"output_hash": "vector_hash"})
+            yield chunks.join(vectors, on="chunk_id").sort("chunk_id")
 
     def _payload(self, row: dict[str, Any]) -> dict[str, object]:
         source = self.workspace.config.source(row["source"])
@@ -232,13 +225,54 @@ class _IndexRun:
         return [homes[key] for key in keys]
 
     def _intents(self, partitions: Sequence[dict[str, str]]) -> pl.DataFrame:
-        return self.tables.read(INDEX_INTENTS, partitions)
+        return self.workspace.tables.read(INDEX_INTENTS, partitions)
 
     def _intend(self, point_ids: Sequence[str], shards: Sequence[str]) -> None:
         """Record points beside those that are recorded already."""
         add_intents(
             self.workspace, self.name, self.shards, dict(zip(point_ids, shards, strict=True))
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Upstream:
+    """What the points of an index version are made from."""
+
+    chunks: pl.DataFrame
+    """`chunk_id` and `output_hash`."""
+    embedded: pl.DataFrame
+    """Identity of the embedded chunks and `vector_hash`."""
+    wanted: pl.DataFrame
+    """The chunks that have an embedding, hashed over all that decides their point."""
+
+
+def read_upstream(
+    workspace: Workspace, index_version: str, shards: Sequence[str], tables: Tables
+) -> Upstream:
+    """Read what an index version's points of some shards are made from, without texts or vectors.
+
+    The seal and the status ask here too, so that they compare with what the next run compares with.
+    """
+    version = workspace.config.index_version(index_version)
+    embedded = good_rows(
+        tables, EMBEDDINGS, shards, COLUMNS, embedding_set=version.embedding_set
+    ).rename({"output_hash": "vector_hash"})
+    chunks = good_rows(tables, CHUNKS, shards, ("chunk_id",), chunking=version.chunking)
+    fingerprints = {
+        name: fingerprint(
+            {
+                "stage": "indexed_chunks",
+                "version": STAGE_VERSIONS["indexed_chunks"],
+                "metadata": dict(source.metadata),
+                "acl": list(source.acl),
+            }
+        )
+        for name, source in workspace.config.sources.items()
+    }
+    wanted = with_source_input_hash(
+        embedded.join(chunks, on="chunk_id"), fingerprints, "output_hash", "vector_hash"
+    )
+    return Upstream(chunks, embedded, wanted)
 
 
 def add_intents(

@@ -5,7 +5,7 @@ A move that was killed between the two is written into the history by the next o
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import polars as pl
 
@@ -14,7 +14,7 @@ from ragassets.core.asset_tables import ALIAS_SWITCHES
 from ragassets.core.fingerprints import stable_hash
 from ragassets.core.stages import RunContext
 from ragassets.errors import IndexVersionError, UnknownNameError
-from ragassets.stages.index_versions import SEALED, last_seal
+from ragassets.stages.index_versions import describe_unservable
 
 Action = Literal["start", "promote", "rollback"]
 
@@ -62,13 +62,12 @@ def move_aliases(
 
 
 def start_aliases(workspace: Workspace, context: RunContext, *, actor: str) -> list[AliasSwitch]:
-    """Point every alias that points nowhere at its configured version, once that is sealed."""
+    """Point every alias that points nowhere at its configured version, once that may be served."""
     with workspace.vector_store() as store:
         targets = store.aliases()
     started: list[AliasSwitch] = []
     for name, alias in workspace.config.aliases.items():
-        seal = last_seal(workspace, alias.live)
-        if name in targets or seal is None or seal["state"] != SEALED:
+        if name in targets or describe_unservable(workspace, alias.live) is not None:
             continue
         switch = _start(name, alias.live, actor)
         switch_alias(workspace, switch, context)
@@ -103,7 +102,7 @@ def rollback(
     """Point an alias at the version that it served before.
 
     Raises:
-        IndexVersionError: It served none before, or that one is not sealed any more.
+        IndexVersionError: It served none before, or that one was not kept up to date.
     """
     workspace.config.alias(alias)
     with workspace.vector_store() as store:
@@ -130,15 +129,13 @@ def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext)
     """Move an alias and write the history.
 
     Raises:
-        IndexVersionError: The target is not sealed.
+        IndexVersionError: The target is not sealed as it is now, or not up to date.
         ConcurrentWriteError: Somebody else moved the alias meanwhile.
     """
-    seal = last_seal(workspace, switch.to_version)
-    if seal is None or seal["state"] != SEALED:
-        why = "was never built" if seal is None else f"is incomplete ({_why(seal)})"
+    if (problem := describe_unservable(workspace, switch.to_version)) is not None:
         raise IndexVersionError(
             index_version=switch.to_version,
-            problem=f"{why}, so no alias may point at it",
+            problem=f"{problem}, so no alias may point at it",
             fix=f"Run `ragassets index build {switch.to_version}`",
         )
     with workspace.vector_store() as store:
@@ -165,10 +162,6 @@ def _record_unwritten_moves(workspace: Workspace, context: RunContext, *, actor:
 
 def _start(alias: str, version: str, actor: str) -> AliasSwitch:
     return AliasSwitch(alias, None, version, "start", "configured as live", actor)
-
-
-def _why(seal: dict[str, object]) -> str:
-    return "; ".join(map(str, cast("list[object]", seal["problems"] or [])))
 
 
 def _record(workspace: Workspace, switch: AliasSwitch, context: RunContext) -> None:

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 
 import polars as pl
 
 from ragassets.adapters.landing_zone import LandingZone
-from ragassets.adapters.parsers.registry import default_parsers
+from ragassets.adapters.parsers.registry import default_parsers, has_all_converters
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import PARSED_DOCUMENTS, RAW_DOCUMENTS
@@ -17,7 +17,9 @@ from ragassets.core.incremental import Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.parsing import parse_document, parsing_fingerprint
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
+from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
+from ragassets.errors import MissingConverterError, MissingRawBytesError
 from ragassets.stages.inputs import good_rows, partitions_of
 
 BATCH_DOCUMENTS = 128
@@ -32,7 +34,8 @@ def update_parsed_documents(
     workspace: Workspace, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
     """Bring `parsed_documents` of some shards up to date; a report for each."""
-    raw = good_rows(workspace.tables, RAW_DOCUMENTS, shards, COLUMNS)
+    tables = PinnedTables(workspace.tables, PARSED_DOCUMENTS.outputs)
+    raw = good_rows(tables, RAW_DOCUMENTS, shards, COLUMNS)
     parsers = parsing_fingerprint(default_parsers())
     inputs = with_input_hash(
         raw,
@@ -59,8 +62,35 @@ def update_parsed_documents(
         partitions_of(shards),
         inputs,
         compute,
-        tables=workspace.tables,
-        context=context,
+        tables=tables,
+        context=replace(
+            context, redriven=context.redriven | _unblocked(workspace, tables, raw, shards)
+        ),
+    )
+
+
+def _unblocked(
+    workspace: Workspace, tables: Tables, raw: pl.DataFrame, shards: Sequence[str]
+) -> frozenset[str]:
+    """Documents that failed for want of something outside of them that is there now.
+
+    Neither converters nor the landing zone are part of the input hash: else installing a converter
+    would recompute every document.
+    """
+    reasons = (MissingConverterError.reason, MissingRawBytesError.reason)
+    failed = tables.read(
+        PARSED_DOCUMENTS.outputs,
+        partitions_of(shards),
+        columns=["document_id", "error_reason"],
+        where=pl.col("error_reason").is_in(reasons),
+    )
+    is_unconverted = pl.col("error_reason") == MissingConverterError.reason
+    unconverted = failed.filter(is_unconverted)["document_id"].to_list()
+    lost = failed.filter(~is_unconverted).join(raw, on="document_id", how="inner")
+    return frozenset(unconverted if unconverted and has_all_converters() else ()) | frozenset(
+        document
+        for document, content_hash in lost.select("document_id", "content_hash").iter_rows()
+        if workspace.landing_zone.holds(content_hash)
     )
 
 

@@ -7,13 +7,15 @@ from functools import partial
 import polars as pl
 
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import RAW_DOCUMENTS, SOURCE_OBJECTS
-from ragassets.core.fingerprints import fingerprint, stable_hash
+from ragassets.core.asset_tables import PARSED_DOCUMENTS, RAW_DOCUMENTS, SOURCE_OBJECTS
+from ragassets.core.fingerprints import content_hash, fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
+from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
-from ragassets.stages.inputs import partitions_of
+from ragassets.errors import MissingRawBytesError
+from ragassets.stages.inputs import good_rows, partitions_of
 
 FETCH_THREADS = 8
 """Fetching waits for a disk or a network, not for a core."""
@@ -27,9 +29,9 @@ def update_raw_documents(
     workspace: Workspace, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
     """Bring `raw_documents` of some shards up to date; a report for each."""
-    objects = workspace.tables.read(
-        SOURCE_OBJECTS, partitions_of(shards), where=~pl.col("is_deleted")
-    )
+    tables = PinnedTables(workspace.tables, RAW_DOCUMENTS.outputs)
+    _restore_lost_bytes(workspace, tables, shards)
+    objects = tables.read(SOURCE_OBJECTS, partitions_of(shards), where=~pl.col("is_deleted"))
     inputs = with_input_hash(objects, FINGERPRINT, "uri", "etag")
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
@@ -43,7 +45,7 @@ def update_raw_documents(
         partitions_of(shards),
         inputs,
         compute,
-        tables=workspace.tables,
+        tables=tables,
         context=context,
     )
 
@@ -51,15 +53,50 @@ def update_raw_documents(
 def _fetch(workspace: Workspace, row: Row) -> tuple[str, list[Row] | Failure]:
     def fetch(row: Row) -> list[Row]:
         data = workspace.source(str(row["source"])).fetch(str(row["uri"]))
-        content_hash = workspace.landing_zone.put(data)
+        workspace.landing_zone.put(data)
+        found = content_hash(data)
         return [
             row
             | {
-                "content_hash": content_hash,
+                "content_hash": found,
                 "size_bytes": len(data),
-                "output_hash": stable_hash(content_hash),
+                "output_hash": stable_hash(found),
             }
         ]
 
     key = str(row["document_id"])
     return key, attempt(fetch, row, key=key, stage="raw_documents")
+
+
+def _restore_lost_bytes(workspace: Workspace, tables: Tables, shards: Sequence[str]) -> None:
+    """Fetch again what the landing zone has lost or damaged, as parsing found out.
+
+    The rows stay as they are: the same bytes lie under the same name again. Where the source cannot
+    give them, parsing says so again.
+    """
+    lost = tables.read(
+        PARSED_DOCUMENTS.outputs,
+        partitions_of(shards),
+        columns=["document_id"],
+        where=pl.col("error_reason") == MissingRawBytesError.reason,
+    )
+    if lost.is_empty():
+        return
+    is_lost = pl.col("document_id").is_in(lost["document_id"].to_list())
+    columns = ("document_id", "uri", "source", "content_hash")
+    rows = good_rows(tables, RAW_DOCUMENTS, shards, columns, where=is_lost)
+    with ThreadPoolExecutor(FETCH_THREADS) as pool:
+        list(pool.map(partial(_restore, workspace), rows.iter_rows(named=True)))
+
+
+def _restore(workspace: Workspace, row: Row) -> None:
+    def restore(row: Row) -> None:
+        wanted, landing_zone = str(row["content_hash"]), workspace.landing_zone
+        if landing_zone.holds(wanted):
+            return
+        data = workspace.source(str(row["source"])).fetch(str(row["uri"]))
+        if content_hash(data) == wanted:
+            landing_zone.delete(wanted)  # damaged bytes of the right size would be kept
+            landing_zone.put(data)
+
+    attempt(restore, row, key=str(row["document_id"]), stage="raw_documents")

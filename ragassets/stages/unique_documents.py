@@ -20,6 +20,7 @@ from ragassets.core.incremental import Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import DeduplicationConfig
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
+from ragassets.core.tables import PinnedTables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import good_rows, partitions_of, rows_in_batches
 
@@ -32,8 +33,9 @@ def update_document_signatures(
     workspace: Workspace, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
     """Bring `_document_signatures` of some shards up to date; a report for each."""
+    tables = PinnedTables(workspace.tables, DOCUMENT_SIGNATURES.outputs)
     config = workspace.config
-    clean = good_rows(workspace.tables, CLEAN_DOCUMENTS, shards, COLUMNS)
+    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, COLUMNS)
     parameters = config.deduplication.signature_parameters()
     inputs = with_input_hash(
         clean,
@@ -49,7 +51,7 @@ def update_document_signatures(
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
         for rows in rows_in_batches(
-            workspace.tables, CLEAN_DOCUMENTS, keys, shards, (*COLUMNS, "text"), batch_size=1024
+            tables, CLEAN_DOCUMENTS, keys, shards, (*COLUMNS, "text"), batch_size=1024
         ):
             work = partial(_sign, config.deduplication)
             results = map_in_processes(work, rows.to_dicts(), n_workers=config.workers)
@@ -60,7 +62,7 @@ def update_document_signatures(
         partitions_of(shards),
         inputs,
         compute,
-        tables=workspace.tables,
+        tables=tables,
         context=context,
     )
 
@@ -86,9 +88,10 @@ def update_unique_documents(
     workspace: Workspace, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
     """Bring `unique_documents` of some shards up to date; a report for each."""
+    tables = PinnedTables(workspace.tables, UNIQUE_DOCUMENTS.outputs)
     config = workspace.config
     signatures = good_rows(
-        workspace.tables,
+        tables,
         DOCUMENT_SIGNATURES,
         config.source_shards(),
         (*COLUMNS, "text_hash", "minhash", "n_shingles"),
@@ -128,6 +131,6 @@ def update_unique_documents(
         partitions_of(shards),
         inputs,
         compute,
-        tables=workspace.tables,
+        tables=tables,
         context=context,
     )

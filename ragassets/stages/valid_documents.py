@@ -12,6 +12,7 @@ from ragassets.core.incremental import Failure
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import ValidationConfig
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
+from ragassets.core.tables import PinnedTables
 from ragassets.core.validation import validate_document
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import (
@@ -30,8 +31,9 @@ def update_valid_documents(
     workspace: Workspace, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
     """Bring `valid_documents` of some shards up to date; a report for each."""
+    tables = PinnedTables(workspace.tables, VALID_DOCUMENTS.outputs)
     rules = {name: validation_rules(workspace.config, name) for name in workspace.config.sources}
-    parsed = good_rows(workspace.tables, PARSED_DOCUMENTS, shards, COLUMNS)
+    parsed = good_rows(tables, PARSED_DOCUMENTS, shards, COLUMNS)
     inputs = with_source_input_hash(
         parsed, {name: _fingerprint(rule) for name, rule in rules.items()}, "output_hash"
     )
@@ -39,7 +41,7 @@ def update_valid_documents(
     def compute(keys: list[str]) -> Iterator[Outcome]:
         columns = (*COLUMNS, "title", "text", "media_type")
         for rows in rows_in_batches(
-            workspace.tables, PARSED_DOCUMENTS, keys, shards, columns, batch_size=1024
+            tables, PARSED_DOCUMENTS, keys, shards, columns, batch_size=1024
         ):
             items = [(row, rules[row["source"]]) for row in rows.iter_rows(named=True)]
             results = map_in_processes(_validate, items, n_workers=workspace.config.workers)
@@ -50,7 +52,7 @@ def update_valid_documents(
         partitions_of(shards),
         inputs,
         compute,
-        tables=workspace.tables,
+        tables=tables,
         context=context,
     )
 

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from ragassets.adapters.landing_zone import LandingZone
 from ragassets.adapters.object_storage import one_line, open_root
-from ragassets.errors import ConfigurationError, StorageUnavailableError, SystemResourceError
+from ragassets.errors import (
+    ConfigurationError,
+    MissingRawBytesError,
+    StorageUnavailableError,
+    SystemResourceError,
+)
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 """The sha256 of `abc`. Source: FIPS 180-2, appendix B.1."""
@@ -77,13 +82,17 @@ def test_corrupt_and_missing_objects_are_named(landing_zone: LandingZone, tmp_pa
     """Wrong bytes must never be parsed as if they were the document."""
     landing_zone.put(b"abc")
     (tmp_path / "landing" / "ba" / ABC).write_bytes(b"abX")
-    with pytest.raises(StorageUnavailableError, match=f"{ABC} is corrupt"):
+    with pytest.raises(MissingRawBytesError, match=f"{ABC} is corrupt"):
         landing_zone.get(ABC)
+    assert not landing_zone.holds(ABC)
     landing_zone.delete(ABC)
     landing_zone.delete(ABC)
     assert not landing_zone.exists(ABC)
-    with pytest.raises(StorageUnavailableError, match=f"{ABC} is missing"):
+    with pytest.raises(MissingRawBytesError, match=f"{ABC} is missing. The next run fetches it"):
         landing_zone.get(ABC)
+    assert not landing_zone.holds(ABC)
+    landing_zone.put(b"abc")
+    assert landing_zone.holds(ABC)
 
 
 def test_readers_never_see_half_an_object(landing_zone: LandingZone) -> None:

@@ -55,8 +55,18 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path
     write(tmp_path, "outside.md")
     (docs / "link.md").symlink_to(tmp_path / "outside.md")
     (docs / "loop").symlink_to(docs)
-    (docs / "dangling.md").symlink_to(tmp_path / "nowhere.md")
     assert listed(docs) == {"a.md", "link.md"}
+
+
+def test_a_link_to_nothing_is_no_deletion(tmp_path: Path) -> None:
+    """Its volume may not be mounted now: what was made of it must stay, and a person must know."""
+    write(tmp_path, "a.md")
+    (tmp_path / "dangling.md").symlink_to(tmp_path / "nowhere.md")
+    listing = LocalFolder(str(tmp_path), ("**/*",), ()).list_objects()
+    assert not listing.is_complete
+    assert f"{tmp_path / 'dangling.md'} is a link to a file that is not there" in listing.message
+    assert "exclude it" in listing.message
+    assert listed(tmp_path, exclude=("dangling.md",)) == {"a.md"}
 
 
 @pytest.mark.parametrize("name", ["with space.md", "ümlaut.md", "100%.md", "a#b?c;d.md"])

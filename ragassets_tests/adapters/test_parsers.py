@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ragassets.adapters.parsers import unstructured_office
 from ragassets.adapters.parsers.registry import default_parsers
+from ragassets.core import media_types
 from ragassets.core.parsing import Element, ParsedDocument, parse_document
 from ragassets.errors import (
     CorruptDocumentError,
@@ -26,6 +27,7 @@ from ragassets.errors import (
     MissingModelError,
     NeedsOcrError,
     OversizedDocumentError,
+    SystemResourceError,
     UnsupportedFormatError,
 )
 from ragassets_tests.corpora import corpora_root, corpus
@@ -447,6 +449,39 @@ def test_a_converter_that_makes_nothing_means_a_corrupt_document(monkeypatch, tm
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(CorruptDocumentError):
         _parse((corpus("documents") / "doc" / "simple.doc").read_bytes(), "simple.doc")
+
+
+def test_a_converter_that_cannot_start_is_no_corrupt_document(monkeypatch, tmp_path):
+    """Its interpreter or a library is missing: every DOC would become a dead letter for good."""
+    program = tmp_path / "soffice"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    parser = next(parser for parser in PARSERS if parser.name == "legacy_office")
+    with pytest.raises(SystemResourceError, match="cannot be started"):
+        parser.parse(b"x", uri="file:///a.doc", media_type="application/msword")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (ImportError("Missing optional dependency 'pyxlsb'."), UnsupportedFormatError),
+        (ModuleNotFoundError("No module named 'xlrd'", name="xlrd"), ModuleNotFoundError),
+    ],
+    ids=["a format nobody brings a library for", "a broken installation"],
+)
+def test_one_strange_workbook_does_not_look_like_a_broken_installation(
+    monkeypatch, raised, expected
+):
+    """The one is the document's matter, the other ends the run."""
+
+    def partition(**_options):
+        raise raised
+
+    monkeypatch.setattr(unstructured_office, "_load_partition", lambda _name: partition)
+    parser = unstructured_office.UnstructuredParser()
+    with pytest.raises(expected):
+        parser.parse(b"x", uri="file:///a.xlsx", media_type=media_types.XLSX)
 
 
 @pytest.mark.slow

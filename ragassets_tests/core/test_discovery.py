@@ -190,3 +190,13 @@ def test_without_the_guard_the_last_complete_listing_decides(
         expected = set(listed) if is_complete else expected | listed
         assert alive(found) == expected
         assert found.n_objects == len(expected)
+
+
+def test_one_arrival_excuses_one_disappearance_only() -> None:
+    """Files of one build share time and size; a single new name must not explain them all away."""
+    same = {f"file{number}": "same" for number in range(100)}
+    known = apply(nothing(), objects(**same)).rows
+    found = apply(known, objects(renamed="same"))
+    assert found.refusal is not None
+    assert found.refusal.n_removed == 99
+    assert found.n_removed == 0

@@ -1,6 +1,7 @@
 """Detection of media types, decoding, and the chain of parsers."""
 
 import codecs
+import errno
 import io
 import json
 import zipfile
@@ -20,11 +21,13 @@ from ragassets.core.parsing import (
 )
 from ragassets.core.text_encoding import decode_text, is_plausible_text
 from ragassets.errors import (
+    ConfigurationError,
     CorruptDocumentError,
     DocumentError,
     EmptyDocumentError,
     EncryptedDocumentError,
     MissingConverterError,
+    MissingModelError,
     NeedsOcrError,
     OversizedDocumentError,
     SystemResourceError,
@@ -122,6 +125,33 @@ def test_a_parser_that_fails_passes_the_document_on(outcome):
     """One library's bug costs nothing as long as another reads the bytes."""
     parsers = [ScriptedParser(outcome), ScriptedParser("text", name="second")]
     assert parse_document(b"x", uri=URI, parsers=parsers).parser == "second"
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (OSError(errno.ENOSPC, "full"), OSError),
+        (OSError(errno.EMFILE, "too many"), OSError),
+        (MissingModelError(model="m", detail="d"), MissingModelError),
+        (SystemResourceError(resource="r", detail="d", fix="f"), SystemResourceError),
+        (ModuleNotFoundError("no", name="lxml"), ConfigurationError),
+        (MemoryError(), SystemResourceError),
+    ],
+    ids=["disk", "files", "model", "resource", "module", "memory"],
+)
+def test_trouble_of_the_machine_is_not_blamed_on_the_document(raised, expected):
+    """Called corrupt, thousands of sound documents would leave the index for good."""
+    second = ScriptedParser("text")
+    with pytest.raises(expected) as caught:
+        parse_document(b"x", uri=URI, parsers=[ScriptedParser(raised), second])
+    assert not isinstance(caught.value, DocumentError)
+    assert second.n_calls == 0
+
+
+def test_an_unreadable_part_of_a_document_is_not_trouble_of_the_machine():
+    """Libraries raise `OSError` on damaged bytes, too."""
+    with pytest.raises(CorruptDocumentError):
+        parse_document(b"x", uri=URI, parsers=[ScriptedParser(OSError("not a container"))])
 
 
 @pytest.mark.parametrize("kind", [EncryptedDocumentError, OversizedDocumentError])

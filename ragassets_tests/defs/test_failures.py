@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from ragassets.defs.failures import failing_once
+from ragassets.defs.failures import StepFailure, failing_once
 from ragassets.defs.instance import worker_tags
 from ragassets.errors import ConfigurationError, RagAssetsError, SystemResourceError
 
@@ -68,9 +68,10 @@ def test_the_text_of_an_unknown_error_stays_out_of_the_description() -> None:
 
     assert data is not None
     assert data.description == "RuntimeError"
+    assert "hunter2" not in repr(result.all_events)
 
 
-def test_our_own_error_is_the_cause_that_the_command_reports() -> None:
+def test_our_own_error_is_what_the_command_reports() -> None:
     """`ingest` unwraps it: the exit code depends on the error's kind."""
 
     @dg.asset
@@ -78,7 +79,7 @@ def test_our_own_error_is_the_cause_that_the_command_reports() -> None:
         with failing_once(context):
             raise PERMANENT
 
-    with pytest.raises(dg.Failure) as caught:
+    with pytest.raises(StepFailure) as caught:
         dg.materialize([unlucky])
 
-    assert isinstance(caught.value.__cause__, RagAssetsError)
+    assert isinstance(caught.value.error, RagAssetsError)

@@ -9,7 +9,12 @@ from ragassets.adapters.parsers.docx import DocxParser
 from ragassets.adapters.parsers.pptx import PptxParser
 from ragassets.core import media_types
 from ragassets.core.parsing import ParsedDocument
-from ragassets.errors import CorruptDocumentError, MissingConverterError
+from ragassets.errors import (
+    EXHAUSTED,
+    CorruptDocumentError,
+    MissingConverterError,
+    SystemResourceError,
+)
 
 _TARGET_OF_TYPE = {media_types.DOC: media_types.DOCX, media_types.PPT: media_types.PPTX}
 _SUFFIX_OF_TYPE = {
@@ -35,6 +40,7 @@ class LegacyOfficeParser:
         Raises:
             MissingConverterError: LibreOffice is not installed.
             CorruptDocumentError: LibreOffice makes nothing of the bytes, or takes too long.
+            SystemResourceError: LibreOffice is there and cannot be started.
         """
         target = _TARGET_OF_TYPE[media_type]
         converted = _convert(data, media_type, target, uri)
@@ -50,8 +56,13 @@ class LegacyOfficeParser:
         )
 
 
+def find_libreoffice() -> str | None:
+    """The path of the installed program."""
+    return next(filter(None, map(shutil.which, _PROGRAMS)), None)
+
+
 def _convert(data: bytes, media_type: str, target: str, uri: str) -> bytes:
-    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    program = find_libreoffice()
     if program is None:
         raise MissingConverterError(
             uri=uri, detail=f"{media_type} needs LibreOffice (`soffice` is not on PATH)"
@@ -66,10 +77,25 @@ def _convert(data: bytes, media_type: str, target: str, uri: str) -> bytes:
             "--convert-to", _SUFFIX_OF_TYPE[target].removeprefix("."), "--outdir", folder,
             str(source),
         ]  # fmt: skip
+        _run(command, uri)
         try:
-            subprocess.run(command, capture_output=True, check=True, timeout=_TIMEOUT_SECONDS)
             return source.with_suffix(_SUFFIX_OF_TYPE[target]).read_bytes()
-        except (subprocess.SubprocessError, OSError) as error:
-            raise CorruptDocumentError(
-                uri=uri, detail=f"LibreOffice cannot convert it ({type(error).__name__})"
-            ) from error
+        except FileNotFoundError as error:
+            raise CorruptDocumentError(uri=uri, detail="LibreOffice made nothing of it") from error
+
+
+def _run(command: list[str], uri: str) -> None:
+    try:
+        subprocess.run(command, capture_output=True, check=True, timeout=_TIMEOUT_SECONDS)
+    except subprocess.SubprocessError as error:
+        raise CorruptDocumentError(
+            uri=uri, detail=f"LibreOffice cannot convert it ({type(error).__name__})"
+        ) from error
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        raise SystemResourceError(
+            resource="LibreOffice",
+            detail=f"{command[0]} cannot be started ({error.strerror})",
+            fix="Mend its installation or take it off PATH, then run again",
+        ) from error

@@ -84,6 +84,8 @@ class MsgParser:
 
         try:
             message = OutlookMessage.load(data)
+        except MemoryError:
+            raise
         except Exception as error:
             # olefile and oxmsg raise a dozen types on damaged containers.
             raise CorruptDocumentError(uri=uri, detail="not a readable Outlook message") from error

@@ -38,9 +38,14 @@ class PandocParser:
         """
         if media_type in _ZIP_TYPES:
             Package(data, uri)  # refuses decompression bombs
+        program = find_pandoc()
+        if program is None:
+            raise MissingConverterError(
+                uri=uri, detail="pandoc is not installed (pip install pypandoc-binary)"
+            )
         source = decode_text(data).encode() if media_type in _TEXT_TYPES else data
         command = [
-            _find_pandoc(uri), "--sandbox", "--quiet", "--wrap=none",
+            program, "--sandbox", "--quiet", "--wrap=none",
             f"--from={_READER_OF_TYPE[media_type]}", "--to=html",
         ]  # fmt: skip
         try:
@@ -61,12 +66,11 @@ class PandocParser:
         )
 
 
-def _find_pandoc(uri: str) -> str:
+def find_pandoc() -> str | None:
+    """The path of the installed program."""
     import pypandoc
 
     try:
         return str(pypandoc.get_pandoc_path())
-    except OSError as error:
-        raise MissingConverterError(
-            uri=uri, detail="pandoc is not installed (pip install pypandoc-binary)"
-        ) from error
+    except OSError:
+        return None

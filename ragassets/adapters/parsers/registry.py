@@ -4,10 +4,10 @@ from ragassets.adapters.parsers.delimited import DelimitedParser
 from ragassets.adapters.parsers.docx import DocxParser
 from ragassets.adapters.parsers.html import HtmlParser
 from ragassets.adapters.parsers.json_document import JsonParser
-from ragassets.adapters.parsers.legacy_office import LegacyOfficeParser
+from ragassets.adapters.parsers.legacy_office import LegacyOfficeParser, find_libreoffice
 from ragassets.adapters.parsers.mail import EmlParser, MsgParser
 from ragassets.adapters.parsers.markdown import MarkdownParser
-from ragassets.adapters.parsers.pandoc import PandocParser
+from ragassets.adapters.parsers.pandoc import PandocParser, find_pandoc
 from ragassets.adapters.parsers.pdf import PdfParser
 from ragassets.adapters.parsers.plain_text import PlainTextParser
 from ragassets.adapters.parsers.pptx import PptxParser
@@ -37,3 +37,8 @@ def default_parsers() -> tuple[Parser, ...]:
         UnstructuredParser(),
         PlainTextParser(),
     )
+
+
+def has_all_converters() -> bool:
+    """Whether every outside program that a parser may need is installed."""
+    return find_libreoffice() is not None and find_pandoc() is not None

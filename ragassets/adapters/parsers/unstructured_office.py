@@ -16,7 +16,7 @@ from typing import Any, cast
 from ragassets.adapters.parsers.html import parse_html
 from ragassets.core import media_types
 from ragassets.core.parsing import Element, ElementKind, ParsedDocument, assemble_document
-from ragassets.errors import MissingModelError
+from ragassets.errors import MissingModelError, UnsupportedFormatError
 
 _MODULE_OF_TYPE = {
     media_types.DOCX: "docx",
@@ -66,11 +66,21 @@ class UnstructuredParser:
 
         Raises:
             MissingModelError: No spaCy model is installed.
+            UnsupportedFormatError: The workbook is of a kind that pandas leaves to other libraries.
         """
         partition = _load_partition(_MODULE_OF_TYPE[media_type])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            items = cast("Sequence[Any]", partition(file=io.BytesIO(data)))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                items = cast("Sequence[Any]", partition(file=io.BytesIO(data)))
+        except ImportError as error:
+            if error.name is not None:
+                raise
+            # pandas says so of a workbook that needs an optional library, such as XLSB. An import
+            # that failed names its module, and is no matter of the document.
+            raise UnsupportedFormatError(
+                uri=uri, detail=f"this kind of {media_type} needs a library that is not used"
+            ) from error
         return assemble_document(
             _convert_items(items, uri), media_type=media_type, parser=self.name
         )

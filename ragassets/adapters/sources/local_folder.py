@@ -92,10 +92,19 @@ def _path_of(uri: str) -> Path:
 
 
 def _describe(path: Path, problems: list[str]) -> SourceObject | None:
-    """The listing's entry of a file; None for what is not a file, or just went away."""
+    """The listing's entry of a file; None for what is not a file, or just went away.
+
+    A link to nothing is a problem and no deletion: its target may lie on a volume that is not
+    mounted now.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
+        if path.is_symlink():
+            problems.append(
+                f"{path} is a link to a file that is not there: mend it, or exclude it under the"
+                " source; until then nothing of this source is deleted"
+            )
         return None
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")

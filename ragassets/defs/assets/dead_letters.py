@@ -53,7 +53,8 @@ def build_dead_letters(partitions: Partitions) -> dg.AssetsDefinition:
         events = PartitionEvents(context)
         with failing_once(context):
             by_shard = update_dead_letters(workspace.workspace, list(context.partition_keys))
-            for shard, rows in by_shard.items():
+            for shard, letters in by_shard.items():
+                rows = letters.rows
                 shown = rows.select("uri", "stage", "reason", "message")
                 by_reason = rows.group_by("stage", "reason").len("count").sort("stage", "reason")
                 events.log(
@@ -62,6 +63,7 @@ def build_dead_letters(partitions: Partitions) -> dg.AssetsDefinition:
                     {
                         metadata.ROW_COUNT: rows.height,
                         metadata.N_DOCUMENTS: rows["document_id"].n_unique(),
+                        metadata.N_NEW_DOCUMENTS: letters.n_new_documents,
                         "reasons": metadata.markdown_table(by_reason.to_dicts(), n_rows=20),
                         metadata.TABLE: table_path(workspace, "dead_letters"),
                         metadata.PREVIEW: metadata.markdown_table(

@@ -1,7 +1,7 @@
 """The shape that all stage assets share: take the run's partitions, update the stage, report."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -29,6 +29,9 @@ Settings = Callable[[Config, str], Metadata]
 
 OWNERS = ["team:data-platform"]
 
+SHARDS_AT_ONCE = 64
+"""Bounds the memory of a run over many shards; each commit costs about 0.1 s, however many."""
+
 RETRY_POLICY = dg.RetryPolicy(
     max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
@@ -48,6 +51,7 @@ def build_stage_asset(  # noqa: PLR0913 - by keyword only, and each is one prope
     settings: Settings = lambda _config, _key: {},
     pool: str | None = None,
     backfill_policy: dg.BackfillPolicy | None = None,
+    shards_at_once: int | None = SHARDS_AT_ONCE,
 ) -> dg.AssetsDefinition:
     """Make the asset of one stage.
 
@@ -63,6 +67,7 @@ def build_stage_asset(  # noqa: PLR0913 - by keyword only, and each is one prope
         settings: Metadata about the key of the second dimension.
         pool: What limits how many steps run at once, across runs.
         backfill_policy: How many partitions one run takes; one where it is not given.
+        shards_at_once: Shards that are held in memory and committed together; all when None.
     """
 
     @dg.asset(
@@ -84,7 +89,7 @@ def build_stage_asset(  # noqa: PLR0913 - by keyword only, and each is one prope
         events = PartitionEvents(context)
         with failing_once(context):
             stage_context = run_context(context, workspace)
-            for key, shards in shards_by_dimension(context, dimension).items():
+            for key, shards in _parts(context, dimension, shards_at_once):
                 started = time.monotonic()
                 stage, reports = update(workspace.workspace, key, shards, stage_context)
                 seconds = time.monotonic() - started
@@ -99,3 +104,13 @@ def build_stage_asset(  # noqa: PLR0913 - by keyword only, and each is one prope
         return events.result()
 
     return stage_asset
+
+
+def _parts(
+    context: dg.AssetExecutionContext, dimension: str | None, shards_at_once: int | None
+) -> Iterator[tuple[str, list[str]]]:
+    """The run's shards by the key of the other dimension, cut to what is worked on at once."""
+    for key, shards in shards_by_dimension(context, dimension).items():
+        size = shards_at_once or len(shards)
+        for start in range(0, len(shards), size):
+            yield key, shards[start : start + size]

@@ -28,6 +28,8 @@ def build_unique_documents(partitions: Partitions) -> dg.AssetsDefinition:
         ],
         update=_update,
         backfill_policy=dg.BackfillPolicy.single_run(),
+        # One look at all signatures decides for all shards.
+        shards_at_once=None,
     )
 
 
