@@ -111,9 +111,9 @@ DEFAULTS: dict[str, object] = {
 
 VOLATILE = frozenset(
     {"run_id", "failed_run_id", "computed_at", "first_failed_at", "last_failed_at", "sealed_at"}
-    | {"first_seen_at", "changed_at", "switched_at", "updated_at", "switch_id"}
+    | {"first_seen_at", "changed_at", "switched_at", "updated_at", "switch_id", "stack_trace"}
 )
-"""Columns that tell when and by which run, not what."""
+"""Columns that tell when, by which run and on which line of the code, not what."""
 
 SPECS: tuple[TableSpec, ...] = (
     SOURCE_OBJECTS,

@@ -160,7 +160,7 @@ def _try_parser(
     except ImportError as error:
         raise ConfigurationError(
             key="installation",
-            value=error.name,
+            value=error.name or type(error).__name__,
             problem=f"cannot be imported, and parser {parser.name!r} needs it",
             fix="Install ragassets again with its dependencies, then run again",
         ) from error

@@ -116,6 +116,7 @@ def ingest(
     """
     config = resource.config
     names = _configured(resource, sources, confirmed)
+    _check_before_work(resource)
     runs = _Runs(resource, instance, progress)
     runs.execute(
         jobs.OBSERVE_SOURCES,
@@ -147,6 +148,7 @@ def build(
 ) -> IngestReport:
     """Chunk, embed, index and seal one version from the documents that are there."""
     resource.config.index_version(index_version)
+    _check_before_work(resource)
     runs = _Runs(resource, instance, progress)
     runs.build([index_version])
     runs.execute(jobs.MOVE_ALIASES)
@@ -302,6 +304,17 @@ def _configured(
                 resource.config.source(name)
     named = [name for name in dict.fromkeys(sources) if name in configured]
     return named if named and len(named) < len(configured) else list(configured)
+
+
+def _check_before_work(resource: WorkspaceResource) -> None:
+    """Find wrong files now, not after an hour of embedding.
+
+    Raises:
+        ConfigurationError: A file of golden queries cannot be used.
+    """
+    from ragassets.stages.index_versions import check_golden_queries
+
+    check_golden_queries(resource.workspace)
 
 
 def _versions(resource: WorkspaceResource, named: Sequence[str] | None) -> list[str]:

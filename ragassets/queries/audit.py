@@ -27,6 +27,7 @@ from ragassets.core.asset_tables import (
 )
 from ragassets.core.stages import SHARD, Stage
 from ragassets.stages.dead_letters import gather_dead_letters
+from ragassets.stages.live_index import current_versions
 
 MAX_EXAMPLES = 3
 
@@ -144,7 +145,9 @@ def _indexed_points(workspace: Workspace, index_version: str) -> dict[str, str]:
 def _audit_chunks(workspace: Workspace) -> Iterator[Finding]:
     """Indexed chunks need embeddings, embeddings need chunks, chunks need a surviving document.
 
-    Old rows of a document whose new ones are still failing are kept on purpose.
+    Rows that serve only versions which an ingestion does not keep current are left out: they fall
+    behind by design, until `ragassets index build` is run for them; `status` counts those. Old rows
+    of a document whose new ones are still failing are kept on purpose.
     """
     survivors = _good(workspace, UNIQUE_DOCUMENTS, "document_id", "duplicate_of").filter(
         pl.col("duplicate_of").is_null()
@@ -152,13 +155,14 @@ def _audit_chunks(workspace: Workspace) -> Iterator[Finding]:
     chunks = _good(workspace, CHUNKS, "chunk_id", "document_id", "chunking")
     embedded = _good(workspace, EMBEDDINGS, "chunk_id", "document_id", "embedding_set")
     indexed = _good(workspace, INDEXED_CHUNKS, "chunk_id", "document_id", "index_version")
-    config = workspace.config
-    chunking_of = {name: chunking for name, (chunking, _) in config.embedding_sets().items()}
-    set_of = {name: version.embedding_set for name, version in config.index_versions.items()}
+    versions = current_versions(workspace)
+    chunking_of = {version.embedding_set: version.chunking for version in versions.values()}
+    set_of = {name: version.embedding_set for name, version in versions.items()}
+    current = chunks.filter(pl.col("chunking").is_in(sorted(set(chunking_of.values()))))
     pending = _pending(workspace)
     yield _finding(
         "orphan_chunks",
-        _ids(_kept_out(chunks.join(survivors, on="document_id", how="anti"), pending)),
+        _ids(_kept_out(current.join(survivors, on="document_id", how="anti"), pending)),
     )
     wanted = _under(embedded, "embedding_set", chunking_of, "chunking")
     yield _finding(
@@ -181,10 +185,7 @@ def _good(workspace: Workspace, stage: Stage, *columns: str) -> pl.DataFrame:
 
 
 def _under(rows: pl.DataFrame, column: str, mapping: dict[str, str], upstream: str) -> pl.DataFrame:
-    """The rows of configured names only, with the upstream name that they hang on.
-
-    What belongs to other names is left alone: nobody keeps it up to date.
-    """
+    """The rows of the mapped names only, with the upstream name that they hang on."""
     known = rows.filter(pl.col(column).is_in(list(mapping)))
     return known.with_columns(
         pl.col(column).replace_strict(mapping, return_dtype=pl.String).alias(upstream)
@@ -271,12 +272,18 @@ def _audit_raw_bytes(workspace: Workspace) -> Iterator[Finding]:
 def _audit_leftovers(workspace: Workspace) -> Iterator[Finding]:
     """What a smaller configuration or a dead run left behind."""
     configured = set(workspace.config.source_shards())
-    retired = {
-        shard
-        for stage in STAGES
-        for shard in workspace.tables.read(stage.outputs, columns=[SHARD])[SHARD].unique()
-        if shard not in configured
+    versions = current_versions(workspace)
+    kept_current = {
+        "chunking": sorted({version.chunking for version in versions.values()}),
+        "embedding_set": sorted({version.embedding_set for version in versions.values()}),
+        "index_version": sorted(versions),
     }
+    retired: set[str] = set()
+    for stage in STAGES:
+        rows = workspace.tables.read(stage.outputs, columns=list(stage.partition_by))
+        for dimension in set(stage.partition_by) - {SHARD}:
+            rows = rows.filter(pl.col(dimension).is_in(kept_current[dimension]))
+        retired.update(set(rows[SHARD]) - configured)
     yield _finding("retired_shards", retired)
 
     intents = workspace.tables.read(INDEX_INTENTS, columns=["index_version", "point_id"])

@@ -6,8 +6,8 @@ file makes it fetched again, and parsed again only if its bytes differ.
 """
 
 REMEDIES: dict[str, str] = {
-    "changed_during_read": "It was being written; run `ragassets ingest` again. After five such runs"
-    " it waits until its modification time or size changes (`touch` it).",
+    "changed_during_read": "It was being written; run `ragassets ingest` again. After five such"
+    " runs it waits until its modification time or size changes (`touch` it).",
     "corrupt": "Open the file with its own program, save it again, then run `ragassets ingest`; it"
     " is tried again when its bytes have changed.",
     "empty": "There is no text in it. Put text into it, or exclude it under the source.",
@@ -28,8 +28,8 @@ REMEDIES: dict[str, str] = {
     " pictures comes in a later release.",
     "oversized": "It is larger than parsers may read; split it, or exclude it under the source.",
     "repetition": "It repeats itself too much; if that is right, relax `validation`.",
-    "source_unavailable": "Let this user read the file, then run `ragassets ingest`. After five runs"
-    " in vain it waits until its modification time or size changes (`touch` it).",
+    "source_unavailable": "Let this user read the file, then run `ragassets ingest`. After five"
+    " runs in vain it waits until its modification time or size changes (`touch` it).",
     "stage_crashed": "This is a bug in ragassets: report it with the stack trace of"
     " `ragassets dead-letters show`. It is tried again when its content has changed.",
     "stage_failed": "See the message and the stack trace of `ragassets dead-letters show`. It is"

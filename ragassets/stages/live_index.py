@@ -10,6 +10,7 @@ from typing import Literal
 import polars as pl
 
 from ragassets.adapters.workspace import Workspace
+from ragassets.config import IndexVersionConfig
 from ragassets.core.asset_tables import ALIAS_SWITCHES
 from ragassets.core.fingerprints import stable_hash
 from ragassets.core.stages import RunContext
@@ -59,6 +60,17 @@ def move_aliases(
             raise UnknownNameError(
                 kind="action", name=action, known=["promote", "rollback", "start"]
             )
+
+
+def current_versions(workspace: Workspace) -> dict[str, IndexVersionConfig]:
+    """The versions that an ingestion keeps current: a served one has to stay so."""
+    with workspace.vector_store() as store:
+        served = set(store.aliases().values())
+    return {
+        name: version
+        for name, version in workspace.config.index_versions.items()
+        if version.backfill == "auto" or name in served
+    }
 
 
 def start_aliases(workspace: Workspace, context: RunContext, *, actor: str) -> list[AliasSwitch]:

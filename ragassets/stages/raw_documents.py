@@ -53,14 +53,13 @@ def update_raw_documents(
 def _fetch(workspace: Workspace, row: Row) -> tuple[str, list[Row] | Failure]:
     def fetch(row: Row) -> list[Row]:
         data = workspace.source(str(row["source"])).fetch(str(row["uri"]))
-        workspace.landing_zone.put(data)
-        found = content_hash(data)
+        landed = workspace.landing_zone.put(data)
         return [
             row
             | {
-                "content_hash": found,
+                "content_hash": landed,
                 "size_bytes": len(data),
-                "output_hash": stable_hash(found),
+                "output_hash": stable_hash(landed),
             }
         ]
 

@@ -9,11 +9,12 @@ from ragassets.core.indexing import (
     CollectionConfig,
     PointBatch,
     check_batch,
+    check_same_config,
     chunk_payload,
     hash_payload,
     point_id,
 )
-from ragassets.errors import InvalidVectorError
+from ragassets.errors import IndexVersionError, InvalidVectorError
 
 CHUNK_ID = "0123456789abcdef0123456789abcdef"
 
@@ -113,3 +114,12 @@ def test_a_refused_batch_names_the_chunk() -> None:
     batch = PointBatch(["a", "b"], vectors, [payload(), payload(chunk_id="f" * 32)])
     with pytest.raises(InvalidVectorError, match=f"{'f' * 32}.*is zero"):
         check_batch(batch, CollectionConfig(dim=2))
+
+
+def test_a_collection_keeps_to_its_model_where_both_are_known() -> None:
+    """Collections that were made before models were recorded stay usable."""
+    made = CollectionConfig(dim=2, embedding="a")
+    check_same_config("v1", existing=made, wanted=made)
+    check_same_config("v1", existing=CollectionConfig(dim=2), wanted=made)
+    with pytest.raises(IndexVersionError, match=r"another embedding model\. Give the changed"):
+        check_same_config("v1", existing=made, wanted=CollectionConfig(dim=2, embedding="b"))
