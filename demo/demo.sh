@@ -14,7 +14,7 @@ if [ -t 1 ]; then
 fi
 
 step() { printf '\n%s== %s%s\n' "$bold" "$1" "$plain"; }
-say() { printf '%s\n' "$1"; }
+say() { printf '%s\n' "$*"; }
 # Shows a command as one would type it, then runs it.
 run() {
     local word line='$'

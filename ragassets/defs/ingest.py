@@ -189,6 +189,7 @@ class _Runs:
         self.definitions = build_definitions(resource.config)
         self.started = time.monotonic()
         self.n_runs = 0
+        self.has_listed = False
         self.counts: dict[str, dict[str, int]] = {}
         self.tried_by_shard: dict[str, dict[str, int]] = {}
         fail_abandoned_runs(instance)
@@ -244,6 +245,7 @@ class _Runs:
         finally:
             del PROGRESS[run_id]
         self.n_runs += 1
+        self.has_listed |= job == jobs.OBSERVE_SOURCES
         self._count(result)
 
     def _count(self, result: ExecuteInProcessResult) -> None:
@@ -276,7 +278,7 @@ class _Runs:
         problems = [message for message in listings["message"] if message]
         return IngestReport(
             n_runs=self.n_runs,
-            n_discovered=alive.height,
+            n_discovered=int(listings["n_objects"].sum()) if self.has_listed else alive.height,
             counts=self.counts,
             n_tried=sum(max(tried.values()) for tried in self.tried_by_shard.values()),
             n_new_dead_letters=letters.get(metadata.N_NEW_DOCUMENTS, 0),

@@ -58,7 +58,12 @@ def find_document(workspace: Workspace, argument: str) -> KnownDocument:
         rows = workspace.tables.read(
             SOURCE_OBJECTS, columns=columns, where=pl.col("uri").is_in(same)
         )
-    first, *others = rows.sort("is_deleted", "source").iter_rows(named=True)
+    rank = {uri: place for place, uri in enumerate(wanted)}
+    # Of a link and its target, both known, the one that was named.
+    first, *others = sorted(
+        rows.iter_rows(named=True),
+        key=lambda row: (row["is_deleted"], rank.get(row["uri"], len(rank)), row["source"]),
+    )
     return KnownDocument(
         **first, other_sources=tuple(row["source"] for row in others if not row["is_deleted"])
     )

@@ -48,12 +48,13 @@ def test_patterns_decide_what_is_wanted(tmp_path: Path) -> None:
     assert listed(tmp_path, exclude=("c/**",)) == {"a.md", "b.txt"}
 
 
-def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path) -> None:
-    """A link to a parent folder would never end."""
+def test_only_links_to_files_of_the_folder_are_followed(tmp_path: Path) -> None:
+    """A link to a parent folder would never end; a link out of the folder could publish anything."""
     docs = tmp_path / "docs"
     write(docs, "a.md")
     write(tmp_path, "outside.md")
-    (docs / "link.md").symlink_to(tmp_path / "outside.md")
+    (docs / "outside.md").symlink_to(tmp_path / "outside.md")
+    (docs / "link.md").symlink_to(docs / "a.md")
     (docs / "loop").symlink_to(docs)
     assert listed(docs) == {"a.md", "link.md"}
 

@@ -264,7 +264,7 @@ FILTERS = [
 class TestFilters:
     def test_a_filter_finds_what_equals_its_value(self, open_store: Open) -> None:
         """Users type text; payloads hold numbers, booleans and lists."""
-        other: dict[str, object] = dict.fromkeys(["page", "title", "language", "document_type"])
+        other = dict[str, object](page=None, title=None, language=None, document_type=None)
         with open_store() as store:
             store.ensure_collection("v1", CONFIG)
             store.upsert("v1", batch("one", metadata=METADATA))

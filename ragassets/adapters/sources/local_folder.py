@@ -15,7 +15,8 @@ from ragassets.errors import ChangedDuringReadError, SourceUnavailableError
 class LocalFolder:
     """The files below a folder that the patterns let through.
 
-    Links to files are followed, links to folders are not (they can form loops). Hidden files and
+    Links to files of the folder are followed; links out of it are left out, and so are links to
+    folders (they can form loops). Hidden files and
     folders are left out unless a pattern names their dot.
     """
 
@@ -76,8 +77,16 @@ class LocalFolder:
             folders.sort()
             for name in sorted(files):
                 path = Path(folder, name)
-                if self._is_wanted(path.relative_to(self._folder)):
+                if self._is_wanted(path.relative_to(self._folder)) and self._is_inside(path):
                     yield path
+
+    def _is_inside(self, path: Path) -> bool:
+        """Whether a file lies in the folder: a link out of it could publish any readable file."""
+        # Unlike pathlib's, these two never raise: a path that cannot be read is reported later.
+        if not os.path.islink(path):  # noqa: PTH114
+            return True
+        target = Path(os.path.realpath(path))
+        return target.is_relative_to(os.path.realpath(self._folder))
 
     def _is_wanted(self, path: Path) -> bool:
         return glob.globmatch(path.as_posix(), self._include, flags=glob.GLOBSTAR) and not (
