@@ -49,7 +49,7 @@ def test_patterns_decide_what_is_wanted(tmp_path: Path) -> None:
 
 
 def test_only_links_to_files_of_the_folder_are_followed(tmp_path: Path) -> None:
-    """A link to a parent folder would never end; a link out of the folder could publish anything."""
+    """A link to a parent folder would never end; one that leads outside could publish anything."""
     docs = tmp_path / "docs"
     write(docs, "a.md")
     write(tmp_path, "outside.md")
