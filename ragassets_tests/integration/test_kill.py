@@ -273,8 +273,8 @@ def test_the_command_killed_ten_times_ends_as_if_nothing_had_happened(
     project = project.restore()
     root = project.folder / ".ragassets"
     seeded = random.Random(SEED)
-    # Each run resumes the one before, so moments in the first half of a whole run reach the end; some
-    # more lie inside the steps that take and write the most.
+    # Each run resumes the one before, so moments in the first half of a whole run reach the end;
+    # some more lie inside the steps that take and write the most.
     times = [seconds * (0.1 + 0.5 * (number + seeded.random()) / 7) for number in range(7)]
     moments: list[Callable[[float], bool]] = [lambda now, at=at: now >= at for at in times]
     moments[3:3] = [
