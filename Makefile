@@ -66,7 +66,7 @@ format: install ## Sort imports and format the code
 	@$(BIN)/ruff format -q .
 
 documents: install ## Parse the document corpus and write docs/documents.md
-	@$(BIN)/python benchmarks/documents.py
+	@$(BIN)/python -m benchmarks.documents_report
 
 benchmarks: install ## Measure, and write docs/benchmarks.md
 	@$(BIN)/python benchmarks/run.py

@@ -371,6 +371,13 @@ class Project:
             aliases = store.aliases()
         return Content(tables, vectors, catalog, points, aliases)
 
+    def audit(self) -> list[str]:
+        """What the package's own audit finds."""
+        from ragassets.queries.audit import run_audit
+
+        findings = run_audit(self.workspace).findings
+        return [f"{finding.name}: {finding.count}" for finding in findings if finding.count]
+
     def disagreements(self) -> list[str]:
         """Where tables, catalog, collections and sources contradict each other; none is right.
 

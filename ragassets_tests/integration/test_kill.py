@@ -113,6 +113,7 @@ def test_a_process_killed_at_any_effect_leaves_nothing_that_the_next_run_does_no
         _ingest(project)
         assert undisturbed.differences(project.content()) == [], moments[moment]
         assert project.disagreements() == [], moments[moment]
+        assert project.audit() == [], moments[moment]
 
 
 def test_an_alias_that_moved_before_the_kill_gets_its_history(fresh: Project) -> None:
@@ -295,3 +296,4 @@ def test_the_command_killed_ten_times_ends_as_if_nothing_had_happened(
     Command(project).wait()
     assert undisturbed.differences(project.content()) == []
     assert project.disagreements() == []
+    assert project.audit() == []
