@@ -83,7 +83,7 @@ def test_bytes_that_come_back_late_are_parsed_though_the_failure_was_parked(
     file, source = landed(project, "a.txt"), project.path("a.txt")
     file.unlink()
     source.rename(source.with_suffix(".away"))
-    source.symlink_to(project.folder / "unmounted")
+    source.symlink_to(source.parent / "unmounted")
     project.configure_source(shards=1, include=["*.txt"])
     monkeypatch.setattr(parsed_documents, "parsing_fingerprint", lambda _parsers: "newer")
     reports = [ingest(project)[1] for _ in range(7)]
