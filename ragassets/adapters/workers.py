@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
 
@@ -44,18 +45,22 @@ def map_in_processes(
     if n_workers == 1 or len(items) < MIN_ITEMS_FOR_A_POOL:
         yield from map(work, items)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(n_workers, context, _end_with_parent, (os.getpid(),))
     try:
-        yield from _in_order(pool, work, items, n_ahead=4 * n_workers)
+        yield from _in_order(_pool(n_workers), work, items, n_ahead=4 * n_workers)
     except BrokenProcessPool as error:
+        _pool.cache_clear()
         raise SystemResourceError(
             resource="worker process",
             detail="a worker died while it processed documents",
             fix="Finished documents are kept; run again, with fewer `workers` if memory is short",
         ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@lru_cache(maxsize=1)
+def _pool(n_workers: int) -> ProcessPoolExecutor:
+    """The workers of this process, kept for all stages: starting them costs seconds each time."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(n_workers, context, _end_with_parent, (os.getpid(),))
 
 
 def _in_order(
@@ -64,9 +69,13 @@ def _in_order(
     """Keep a bounded number of items under way, so that results do not pile up in memory."""
     remaining = iter(items)
     pending: list[Future[Result]] = [pool.submit(work, i) for i in islice(remaining, n_ahead)]
-    while pending:
-        yield pending.pop(0).result()
-        pending += [pool.submit(work, item) for item in islice(remaining, 1)]
+    try:
+        while pending:
+            yield pending.pop(0).result()
+            pending += [pool.submit(work, item) for item in islice(remaining, 1)]
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def _end_with_parent(parent: int) -> None:
