@@ -1,6 +1,5 @@
 """A seal says that a version holds the corpus as it is now, and an alias trusts no old seal."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import polars as pl
@@ -33,9 +32,12 @@ SET = "recursive-256-minilm"
 
 
 @pytest.fixture(autouse=True)
-def model() -> Iterator[None]:
-    with fake_embedder():
-        yield
+def model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the tests' own patch: two that undo each other out of order would leave the fake."""
+    monkeypatch.setattr(
+        "ragassets.adapters.workspace.open_embedder",
+        lambda name, config: FakeEmbedder(name, config.dim, seed=config.model),
+    )
 
 
 @pytest.fixture(scope="module")
