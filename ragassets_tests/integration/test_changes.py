@@ -18,7 +18,6 @@ from ragassets.core.asset_tables import (
     EMBEDDINGS,
     INDEXED_CHUNKS,
     PARSED_DOCUMENTS,
-    RAW_DOCUMENTS,
     SOURCE_OBJECTS,
     STAGES,
 )
