@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from ragassets.adapters.workspace import Workspace
 from ragassets.cli import app
 from ragassets.config import load_config
+from ragassets.defs.instance import open_instance
 
 DOCUMENTS = {
     "leave policy.md": "# Annual leave\n\nEverybody has thirty days of annual leave a year. Ask"
@@ -77,6 +78,11 @@ class SmallProject:
     def workspace(self) -> Workspace:
         """A fresh workspace."""
         return Workspace(load_config(self.folder / "ragassets.yaml"))
+
+    def n_runs(self) -> int:
+        """How many runs the UI lists."""
+        with open_instance(self.folder) as instance:
+            return instance.get_runs_count()
 
     def copy(self, target: Path) -> "SmallProject":
         """A copy that may be damaged; its documents stay where they are."""

@@ -298,7 +298,6 @@ class TestAliases:
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),
         [
-            (["promote", "v1"], 1, "is what 'documents' serves already"),
             (["promote", "v2"], 1, "was never built"),
             (["promote", "v9"], 2, "Known: v1, v2"),
             (["promote", "v1", "--alias", "docs"], 2, "Known: documents"),
@@ -306,12 +305,24 @@ class TestAliases:
             (["build", "v9"], 2, "Known: v1, v2"),
         ],
     )
-    def test_a_move_that_is_not_allowed_says_why(
+    def test_a_move_that_is_not_allowed_says_why_and_leaves_no_failed_run(
         self, project: SmallProject, arguments: list[str], code: int, message: str
     ) -> None:
+        """The UI's list of runs is for what was tried, not for what could not be meant."""
+        before = project.n_runs()
         result = project.run("index", *arguments)
         assert result.exit_code == code
         assert message in one_line(result.stderr)
+        assert project.n_runs() == before
+
+    def test_promoting_what_is_live_is_done_before_it_begins(self, project: SmallProject) -> None:
+        before = project.n_runs()
+        result = project.run("index", "promote", "v1")
+        assert result.exit_code == 0
+        assert result.stdout == "alias documents: serves v1 already; nothing to do\n"
+        move = project.json("index", "promote", "v1")
+        assert move == {"alias": "documents", "action": "promote", "from": "v1", "to": "v1"}
+        assert project.n_runs() == before
 
     @pytest.mark.slow
     def test_a_version_is_built_promoted_and_rolled_back(

@@ -117,7 +117,7 @@ def _move(
     from ragassets.defs.resources import WorkspaceResource
 
     with open_instance(session.config.folder) as instance:
-        ingestion.move_alias(
+        is_moved = ingestion.move_alias(
             WorkspaceResource(session.config),
             instance,
             alias=name,
@@ -130,6 +130,9 @@ def _move(
     if session.as_json:
         move = {"alias": name, "action": action, "from": before.get(name), "to": after.get(name)}
         write_json(move)
+        return
+    if not is_moved:
+        write_line(f"alias {name}: serves {after.get(name)} already; nothing to do")
         return
     write_line(f"alias {name}: {before.get(name) or 'nothing'} -> {after.get(name)}")
     if action == "promote" and before.get(name):

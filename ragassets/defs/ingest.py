@@ -166,8 +166,20 @@ def move_alias(
     to_version: str,
     actor: str,
     reason: str,
-) -> None:
-    """Promote a version or roll back, as a materialization of `live_index`."""
+) -> bool:
+    """Promote a version or roll back, as a materialization of `live_index`.
+
+    A move that is refused, or that has nothing to do, starts no run.
+
+    Returns:
+        Whether the alias was moved; False where it served that version already.
+
+    Raises:
+        IndexVersionError: The move is not allowed.
+        UnknownNameError: There is no such alias, version or action.
+    """
+    from ragassets.stages.live_index import plan_move
+
     move = {
         "alias": alias,
         "action": action,
@@ -175,8 +187,11 @@ def move_alias(
         "actor": actor,
         "reason": reason,
     }
+    if plan_move(resource.workspace, **move) is None:
+        return False
     runs = _Runs(resource, instance, lambda _stage, _done, _total: None)
     runs.execute(jobs.MOVE_ALIASES, config={"ops": {"live_index": {"config": move}}})
+    return True
 
 
 class _Runs:

@@ -48,18 +48,17 @@ def move_aliases(
         IndexVersionError: The move is not allowed.
         UnknownNameError: There is no such alias, version or action.
     """
-    _record_unwritten_moves(workspace, context, actor=actor)
-    match action:
-        case "promote":
-            return [promote(workspace, alias, to_version, context, actor=actor, reason=reason)]
-        case "rollback":
-            return [rollback(workspace, alias, context, actor=actor, reason=reason)]
-        case "start":
-            return start_aliases(workspace, context, actor=actor)
-        case _:
-            raise UnknownNameError(
-                kind="action", name=action, known=["promote", "rollback", "start"]
-            )
+    for move in _unwritten_moves(workspace, actor=actor):
+        _record(workspace, move, context)
+    if action == "start":
+        return start_aliases(workspace, context, actor=actor)
+    switch = plan_move(
+        workspace, alias=alias, action=action, to_version=to_version, actor=actor, reason=reason
+    )
+    if switch is None:
+        return []
+    switch_alias(workspace, switch, context)
+    return [switch]
 
 
 def current_versions(workspace: Workspace) -> dict[str, IndexVersionConfig]:
@@ -87,54 +86,60 @@ def start_aliases(workspace: Workspace, context: RunContext, *, actor: str) -> l
     return started
 
 
-def promote(
-    workspace: Workspace, alias: str, version: str, context: RunContext, *, actor: str, reason: str
-) -> AliasSwitch:
-    """Point an alias at a sealed version.
+def plan_move(
+    workspace: Workspace,
+    *,
+    alias: str,
+    action: str,
+    to_version: str,
+    actor: str,
+    reason: str,
+) -> AliasSwitch | None:
+    """The move that was asked for; None where the alias points there already. Nothing is written.
+
+    The one rule for commands, which ask before they start a run, and for the run itself.
 
     Raises:
-        IndexVersionError: The version is not sealed, or the alias points at it already.
-    """
-    workspace.config.alias(alias)
-    workspace.config.index_version(version)
-    with workspace.vector_store() as store:
-        current = store.alias_target(alias)
-    if current == version:
-        raise IndexVersionError(
-            index_version=version, problem=f"is what {alias!r} serves already", fix="Nothing to do"
-        )
-    switch = AliasSwitch(alias, current, version, "promote", reason, actor)
-    switch_alias(workspace, switch, context)
-    return switch
-
-
-def rollback(
-    workspace: Workspace, alias: str, context: RunContext, *, actor: str, reason: str
-) -> AliasSwitch:
-    """Point an alias at the version that it served before.
-
-    Raises:
-        IndexVersionError: It served none before, or that one was not kept up to date.
+        IndexVersionError: The version may not be served, or there is none to go back to.
+        UnknownNameError: There is no such alias, version or action.
     """
     workspace.config.alias(alias)
     with workspace.vector_store() as store:
         current = store.alias_target(alias)
-    moves = workspace.tables.read(ALIAS_SWITCHES, [{"alias": alias}]).sort("switched_at")
-    arrivals = moves.filter(
-        (pl.col("to_version") == current)
-        & pl.col("from_version").is_not_null()
-        & (pl.col("action") != "rollback")
-    )
-    if current is None or arrivals.is_empty():
+    match action:
+        case "promote":
+            workspace.config.index_version(to_version)
+            target = to_version
+        case "rollback":
+            target = _version_before(workspace, alias, current, actor=actor)
+        case _:
+            raise UnknownNameError(
+                kind="action", name=action, known=["promote", "rollback", "start"]
+            )
+    if target == current:
+        return None
+    _check_servable(workspace, target)
+    return AliasSwitch(alias, current, target, action, reason, actor)
+
+
+def _version_before(workspace: Workspace, alias: str, current: str | None, *, actor: str) -> str:
+    """What an alias served before the version that it serves now was promoted."""
+    moves = [
+        *_history(workspace, alias),
+        *(move for move in _unwritten_moves(workspace, actor=actor) if move.alias == alias),
+    ]
+    before = [
+        move.from_version
+        for move in moves
+        if move.to_version == current and move.from_version and move.action != "rollback"
+    ]
+    if not before:
         raise IndexVersionError(
             index_version=current or "none",
             problem=f"is the first that alias {alias!r} serves",
             fix="There is nothing to roll back to; use `ragassets index promote`",
         )
-    target = str(arrivals["from_version"][-1])
-    switch = AliasSwitch(alias, current, target, "rollback", reason, actor)
-    switch_alias(workspace, switch, context)
-    return switch
+    return before[-1]
 
 
 def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext) -> None:
@@ -144,32 +149,42 @@ def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext)
         IndexVersionError: The target is not sealed as it is now, or not up to date.
         ConcurrentWriteError: Somebody else moved the alias meanwhile.
     """
-    if (problem := describe_unservable(workspace, switch.to_version)) is not None:
-        raise IndexVersionError(
-            index_version=switch.to_version,
-            problem=f"{problem}, so no alias may point at it",
-            fix=f"Run `ragassets index build {switch.to_version}`",
-        )
+    _check_servable(workspace, switch.to_version)
     with workspace.vector_store() as store:
         store.switch_alias(switch.alias, switch.to_version, expected=switch.from_version)
     _record(workspace, switch, context)
 
 
-def _record_unwritten_moves(workspace: Workspace, context: RunContext, *, actor: str) -> None:
-    """Complete the history of aliases that point elsewhere than its last move says."""
+def _check_servable(workspace: Workspace, version: str) -> None:
+    if (problem := describe_unservable(workspace, version)) is not None:
+        raise IndexVersionError(
+            index_version=version,
+            problem=f"{problem}, so no alias may point at it",
+            fix=f"Run `ragassets index build {version}`",
+        )
+
+
+def _unwritten_moves(workspace: Workspace, *, actor: str) -> list[AliasSwitch]:
+    """Moves of aliases that point elsewhere than their history says: a run was killed there."""
     with workspace.vector_store() as store:
         targets = store.aliases()
+    unwritten: list[AliasSwitch] = []
     for name, target in sorted(targets.items()):
-        moves = workspace.tables.read(ALIAS_SWITCHES, [{"alias": name}]).sort("switched_at")
-        last = str(moves["to_version"][-1]) if moves.height else None
-        if last == target:
-            continue
-        switch = (
-            _start(name, target, actor)
-            if last is None
-            else AliasSwitch(name, last, target, "promote", "recorded after an interruption", actor)
-        )
-        _record(workspace, switch, context)
+        moves = _history(workspace, name)
+        last = moves[-1].to_version if moves else None
+        if last is None:
+            unwritten.append(_start(name, target, actor))
+        elif last != target:
+            reason = "recorded after an interruption"
+            unwritten.append(AliasSwitch(name, last, target, "promote", reason, actor))
+    return unwritten
+
+
+def _history(workspace: Workspace, alias: str) -> list[AliasSwitch]:
+    """The moves of an alias, oldest first."""
+    moves = workspace.tables.read(ALIAS_SWITCHES, [{"alias": alias}]).sort("switched_at")
+    columns = ("alias", "from_version", "to_version", "action", "reason", "actor")
+    return [AliasSwitch(*row) for row in moves.select(columns).iter_rows()]
 
 
 def _start(alias: str, version: str, actor: str) -> AliasSwitch:

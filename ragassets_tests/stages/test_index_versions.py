@@ -7,7 +7,7 @@ import pytest
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core.asset_tables import CHUNKS, INDEXED_CHUNKS, UNIQUE_DOCUMENTS
+from ragassets.core.asset_tables import ALIAS_SWITCHES, CHUNKS, INDEXED_CHUNKS, UNIQUE_DOCUMENTS
 from ragassets.core.stages import RunContext
 from ragassets.core.tables import TableSpec
 from ragassets.errors import ConfigurationError, IndexVersionError
@@ -21,7 +21,13 @@ from ragassets.stages.index_versions import (
     seal_index_version,
 )
 from ragassets.stages.indexed_chunks import update_indexed_chunks
-from ragassets.stages.live_index import AliasSwitch, start_aliases, switch_alias
+from ragassets.stages.live_index import (
+    AliasSwitch,
+    move_aliases,
+    plan_move,
+    start_aliases,
+    switch_alias,
+)
 from ragassets_tests.fakes import FakeEmbedder
 from ragassets_tests.scenario import CLEAN, Project, fake_embedder
 
@@ -125,6 +131,59 @@ def test_a_version_that_fell_behind_is_not_served_nor_started(workspace: Workspa
     with pytest.raises(IndexVersionError, match="is not up to date"):
         serve_again(workspace)
     assert start_aliases(workspace, CONTEXT, actor="a test") == []
+
+
+def test_a_promotion_that_was_killed_before_its_record_can_be_rolled_back(
+    workspace: Workspace,
+) -> None:
+    """The alias had moved already; whoever asks first must see that move in the history."""
+    two = _with_second_version(workspace)
+    with two.vector_store() as store:
+        store.switch_alias("documents", "v2", expected="v1")
+
+    planned = plan_move(two, **_move("rollback"))
+    moved = move_aliases(two, CONTEXT, **_move("rollback"))
+
+    assert planned == AliasSwitch("documents", "v2", "v1", "rollback", "a test", "me")
+    assert moved == [planned]
+    history = two.tables.read(ALIAS_SWITCHES)["action"].to_list()
+    assert sorted(history) == ["promote", "rollback", "start"]
+
+
+def test_a_planned_move_writes_nothing(workspace: Workspace) -> None:
+    two = _with_second_version(workspace)
+    before = two.tables.snapshot(ALIAS_SWITCHES).version
+
+    planned = plan_move(two, **_move("promote", "v2"))
+
+    assert planned == AliasSwitch("documents", "v1", "v2", "promote", "a test", "me")
+    assert two.tables.snapshot(ALIAS_SWITCHES).version == before
+    with two.vector_store() as store:
+        assert store.alias_target("documents") == "v1"
+
+
+def test_a_move_to_what_is_served_moves_nothing(workspace: Workspace) -> None:
+    assert plan_move(workspace, **_move("promote", "v1")) is None
+    assert move_aliases(workspace, CONTEXT, **_move("promote", "v1")) == []
+
+
+def _move(action: str, to_version: str = "") -> dict[str, str]:
+    return {
+        "alias": "documents",
+        "action": action,
+        "to_version": to_version,
+        "actor": "me",
+        "reason": "a test",
+    }
+
+
+def _with_second_version(workspace: Workspace) -> Workspace:
+    """`v2`: the same vectors in a collection of its own, sealed."""
+    version = workspace.config.index_version("v1")
+    two = _with(workspace, index_versions={"v1": version, "v2": version})
+    update_indexed_chunks(two, "v2", two.config.source_shards(), CONTEXT)
+    assert seal_index_version(two, "v2", CONTEXT).is_sealed
+    return two
 
 
 def test_another_model_of_the_same_name_is_refused(
