@@ -104,7 +104,8 @@ class IndexVersionConfig(_Section):
     embedding_model: str
     distance: Literal["cosine", "dot", "euclid"] = "cosine"
     sparse: Literal["bm25"] | None = "bm25"
-    quantization: Literal["none"] = "none"
+    quantization: Literal["none", "int8", "binary"] = "none"
+    """Search smaller copies of the vectors first, then rescore; see docs/vector-stores.md."""
     backfill: Literal["auto", "manual"] = "auto"
 
     @property

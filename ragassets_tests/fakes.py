@@ -16,6 +16,7 @@ from ragassets.core.indexing import (
     CollectionConfig,
     Payload,
     PointBatch,
+    StoreCapabilities,
     StoredPoint,
     check_batch,
     check_name,
@@ -159,6 +160,8 @@ class InMemoryCollection:
 class InMemoryVectorStore:
     """`VectorStore` in a dictionary: exact search, and BM25 without stemming."""
 
+    capabilities = StoreCapabilities()
+
     def __init__(self) -> None:
         """Start without collections and aliases."""
         self._collections: dict[str, InMemoryCollection] = {}
@@ -274,6 +277,11 @@ class InMemoryVectorStore:
         """Never needed."""
         self._collection(name)
         return False
+
+    def problems(self, name: str) -> list[str]:
+        """Nothing ever is."""
+        self._collection(name)
+        return []
 
     def alias_target(self, alias: str) -> str | None:
         """What the alias points at."""

@@ -1,24 +1,29 @@
 """Translates points, filters and searches between ragassets and one open Qdrant Edge shard."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING
 
-from ragassets.adapters.bm25 import Bm25Encoder
-from ragassets.core.indexing import (
-    DENSE_VECTOR,
-    SPARSE_VECTOR,
-    CollectionConfig,
-    Payload,
-    PointBatch,
+from ragassets.adapters.point_encoding import (
+    MAX_LANGUAGES,
+    METADATA_TERMS,
+    OVERSAMPLING,
+    Ranking,
+    VectorQuery,
+    combine_rankings,
+    encode_points,
+    ranking_depth,
+    shares_of,
+    shown_payload,
+    sort_ranking,
+    vector_queries,
 )
+from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig, PointBatch
 from ragassets.core.searching import (
     FilterCondition,
     SearchHit,
     SearchRequest,
     condition_terms,
-    fuse,
-    fusion_depth,
-    metadata_terms,
     parse_filters,
 )
 
@@ -28,39 +33,25 @@ if TYPE_CHECKING:
         FieldCondition,
         Filter,
         Point,
-        Query,
         QueryRequest,
+        SearchParams,
         SparseVector,
     )
 
     NamedVector = list[float] | SparseVector | list[list[float]]
 
-METADATA_TERMS = "metadata_terms"
-"""Payload key of our own for filters on metadata; no hit shows it. Direct conditions would scan all
-payloads (120 ms at 20,000 points), and the engine's Python binding takes the booleans of an exact
-match for integers, so that they never match."""
-
-MAX_LANGUAGES = 64
-
 
 def edge_points(batch: PointBatch, config: CollectionConfig) -> "list[Point]":
-    """Return the points with their named vectors; BM25 weights come from `payload["text"]`."""
+    """Return the points as the engine takes them."""
     from qdrant_edge import Point, SparseVector
 
-    encoder = Bm25Encoder(default_language=config.language) if config.sparse else None
     points: list[Point] = []
-    for identifier, vector, payload in zip(
-        batch.point_ids, batch.vectors.tolist(), batch.payloads, strict=True
-    ):
-        vectors: dict[str, NamedVector] = {DENSE_VECTOR: vector}
-        if encoder is not None:
-            language = payload.get("language")
-            indices, values = encoder.encode_document(
-                str(payload.get("text", "")), language if isinstance(language, str) else None
-            )
-            if indices:
-                vectors[SPARSE_VECTOR] = SparseVector(indices=indices, values=values)
-        points.append(Point(identifier, vectors, _stored_payload(payload)))
+    for point in encode_points(batch, config):
+        vectors: dict[str, NamedVector] = {DENSE_VECTOR: point.dense}
+        if point.sparse is not None:
+            indices, values = point.sparse
+            vectors[SPARSE_VECTOR] = SparseVector(indices=indices, values=values)
+        points.append(Point(point.point_id, vectors, point.payload))
     return points
 
 
@@ -77,60 +68,56 @@ def search_shard(
     shard: "EdgeShard", request: SearchRequest, config: CollectionConfig
 ) -> list[SearchHit]:
     """Return the best hits, best first; equal scores are ordered by point id."""
-    from qdrant_edge import QueryRequest
-
-    is_hybrid = request.mode == "hybrid"
-    depth = fusion_depth(request.limit) if is_hybrid else request.limit
     selection = edge_filter(parse_filters(request.filters))
     rankings = [
-        _rank(shard, QueryRequest(limit=depth, query=query, filter=selection), sign)
-        for query, sign in _queries(shard, request, config)
+        _rank(shard, _query_request(query, request, config, selection), query.sign)
+        for query in vector_queries(request, config, partial(_language_shares, shard))
     ]
-    if is_hybrid:
-        ids = [[identifier for identifier, _ in ranking] for ranking in rankings]
-        return _with_payloads(shard, fuse(ids, limit=request.limit))
-    return _with_payloads(shard, [hit for ranking in rankings for hit in ranking])
+    return _with_payloads(shard, combine_rankings(request, rankings))
 
 
-def _stored_payload(payload: Payload) -> dict[str, object]:
-    metadata = payload.get("metadata")
-    known = cast("dict[str, object]", metadata) if isinstance(metadata, dict) else {}
-    return {**payload, METADATA_TERMS: metadata_terms(known)}
+def _query_request(
+    query: VectorQuery,
+    request: SearchRequest,
+    config: CollectionConfig,
+    selection: "Filter | None",
+) -> "QueryRequest":
+    from qdrant_edge import Query, QueryRequest, SparseVector
+
+    is_sparse = query.using == SPARSE_VECTOR
+    vector = (
+        SparseVector(indices=query.terms, values=[1.0] * len(query.terms))
+        if is_sparse
+        else query.dense
+    )
+    return QueryRequest(
+        limit=ranking_depth(request),
+        query=Query.Nearest(vector, using=query.using),
+        filter=selection,
+        params=None if is_sparse else _search_params(config),
+    )
 
 
-def _shown_payload(stored: Payload | None) -> Payload:
-    return {key: value for key, value in (stored or {}).items() if key != METADATA_TERMS}
+def _search_params(config: CollectionConfig) -> "SearchParams | None":
+    from qdrant_edge import QuantizationSearchParams, SearchParams
+
+    if config.quantization == "none":
+        return None
+    oversampling = OVERSAMPLING[config.quantization]
+    return SearchParams(
+        quantization=QuantizationSearchParams(rescore=True, oversampling=oversampling)
+    )
 
 
-def _queries(
-    shard: "EdgeShard", request: SearchRequest, config: CollectionConfig
-) -> "list[tuple[Query, int]]":
-    """Return the engine's queries, each with the sign that makes its scores "higher is better"."""
-    from qdrant_edge import Query, SparseVector
-
-    queries: list[tuple[Query, int]] = []
-    if request.mode != "sparse" and request.vector is not None:
-        sign = -1 if config.distance == "euclid" else 1
-        queries.append((Query.Nearest(request.vector.tolist(), using=DENSE_VECTOR), sign))
-    if request.mode != "dense" and request.text is not None:
-        encoder = Bm25Encoder(default_language=config.language)
-        terms = encoder.encode_query(request.text, _language_shares(shard))
-        if terms:
-            sparse = SparseVector(indices=terms, values=[1.0] * len(terms))
-            queries.append((Query.Nearest(sparse, using=SPARSE_VECTOR), 1))
-    return queries
+def _rank(shard: "EdgeShard", request: "QueryRequest", sign: int) -> Ranking:
+    return sort_ranking(((str(point.id), point.score) for point in shard.query(request)), sign)
 
 
-def _rank(shard: "EdgeShard", query: "QueryRequest", sign: int) -> list[tuple[str, float]]:
-    ranked = [(str(point.id), sign * point.score) for point in shard.query(query)]
-    return sorted(ranked, key=lambda hit: (-hit[1], hit[0]))
-
-
-def _with_payloads(shard: "EdgeShard", ranked: list[tuple[str, float]]) -> list[SearchHit]:
+def _with_payloads(shard: "EdgeShard", ranked: Ranking) -> list[SearchHit]:
     records = shard.retrieve(
         [identifier for identifier, _ in ranked], with_payload=True, with_vector=False
     )
-    payloads = {str(record.id): _shown_payload(record.payload) for record in records}
+    payloads = {str(record.id): shown_payload(record.payload) for record in records}
     return [SearchHit(identifier, score, payloads[identifier]) for identifier, score in ranked]
 
 
@@ -138,8 +125,7 @@ def _language_shares(shard: "EdgeShard") -> dict[str, float]:
     from qdrant_edge import FacetRequest
 
     hits = shard.facet(FacetRequest("language", limit=MAX_LANGUAGES)).hits
-    total = sum(hit.count for hit in hits)
-    return {str(hit.value): hit.count / total for hit in hits}
+    return shares_of((str(hit.value), hit.count) for hit in hits)
 
 
 def _edge_condition(condition: FilterCondition) -> "FieldCondition | Filter":

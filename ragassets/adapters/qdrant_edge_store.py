@@ -32,6 +32,7 @@ from ragassets.adapters.store_lock import StoreLock
 from ragassets.core.indexing import (
     CollectionConfig,
     PointBatch,
+    StoreCapabilities,
     StoredPoint,
     check_batch,
     check_name,
@@ -65,6 +66,8 @@ STAGING_PREFIX = "."
 
 class QdrantEdgeStore:
     """A directory of collections, opened by one process at a time. See `VectorStore`."""
+
+    capabilities = StoreCapabilities()
 
     def __init__(
         self, directory: Path, *, timeout_seconds: float, min_free_bytes: int = MIN_FREE_BYTES
@@ -248,6 +251,11 @@ class QdrantEdgeStore:
         self._close_shard(name)
         optimize_in_child(self._collections / name / "shard")
         return True
+
+    def problems(self, name: str) -> list[str]:
+        """Nothing: what this engine has written, it serves."""
+        self._require_collection(name)
+        return []
 
     # Aliases
 

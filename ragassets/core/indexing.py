@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from ragassets.core.embedding import validate_vectors
 from ragassets.core.fingerprints import fingerprint
@@ -29,6 +29,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 Payload = Mapping[str, object]
 Distance = Literal["cosine", "dot", "euclid"]
+Quantization = Literal["none", "int8", "binary"]
 
 
 class CollectionConfig(BaseModel):
@@ -39,23 +40,29 @@ class CollectionConfig(BaseModel):
     dim: int = Field(gt=0, le=65_536)
     distance: Distance = "cosine"
     sparse: Literal["bm25"] | None = "bm25"
-    quantization: Literal["none"] = "none"
+    quantization: Quantization = "none"
+    """Smaller copies of the vectors for the approximate index; the best hits are rescored."""
     language: str = "english"
     """Stemmer and stop words of chunks whose own language is unknown or has none."""
     embedding: str = ""
     """Fingerprint of the embedding model whose vectors it holds; empty where nobody said."""
 
-    @field_validator("quantization", mode="before")
-    @classmethod
-    def _refuse_quantization(cls, value: object) -> object:
-        if value != "none":
-            raise ConfigurationError(
-                key="quantization",
-                value=value,
-                problem="is not supported yet",
-                fix="Use none; quantized index versions come with a later release",
-            )
-        return value
+
+@dataclass(frozen=True)
+class StoreCapabilities:
+    """What a vector store can do beside storing, counting and searching dense vectors."""
+
+    sparse: bool = True
+    """BM25 vectors beside the dense ones, hence sparse and hybrid searches."""
+    filters: bool = True
+    """Conditions on payloads, in counts and in searches."""
+    aliases: bool = True
+    """Names that point at collections and move by compare-and-set."""
+    is_shared: bool = False
+    """Several processes may have it open at once. Where not, the store's own lock keeps writers
+    apart; where so, whoever writes points takes the lock of the index version."""
+    distances: frozenset[Distance] = frozenset({"cosine", "dot", "euclid"})
+    quantizations: frozenset[Quantization] = frozenset({"none", "int8", "binary"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +108,11 @@ class VectorStore(Protocol):
     Collection calls on a name that does not exist raise `UnknownNameError`.
     """
 
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What the store can do; it refuses the rest by name."""
+        ...
+
     def __enter__(self) -> Self:
         """Return the store itself."""
         ...
@@ -135,6 +147,7 @@ class VectorStore(Protocol):
 
         Raises:
             IndexVersionError: it exists with another configuration.
+            ConfigurationError: the store cannot hold such a collection.
         """
         ...
 
@@ -193,6 +206,10 @@ class VectorStore(Protocol):
 
     def optimize(self, name: str) -> bool:
         """Build the approximate index where the collection is large enough; say if it ran."""
+        ...
+
+    def problems(self, name: str) -> list[str]:
+        """Say in words what keeps the store from serving the collection as it should."""
         ...
 
     def alias_target(self, alias: str) -> str | None:
@@ -273,6 +290,29 @@ def check_name(kind: str, name: str) -> str:
             fix="Use up to 128 letters, digits, '_', '-' and '.', starting with a letter or digit",
         )
     return name
+
+
+def check_supported(store: str, capabilities: StoreCapabilities, config: CollectionConfig) -> None:
+    """Refuse a collection that the store cannot hold.
+
+    Raises:
+        ConfigurationError: naming the setting, and what the store has instead.
+    """
+    sparse: frozenset[object] = frozenset({"bm25", None} if capabilities.sparse else {None})
+    wanted: list[tuple[str, object, frozenset[object]]] = [
+        ("sparse", config.sparse, sparse),
+        ("distance", config.distance, frozenset(capabilities.distances)),
+        ("quantization", config.quantization, frozenset(capabilities.quantizations)),
+    ]
+    for key, value, supported in wanted:
+        if value not in supported:
+            known = ", ".join(sorted("null" if name is None else str(name) for name in supported))
+            raise ConfigurationError(
+                key=f"index_versions.{key}",
+                value=value,
+                problem=f"is nothing that {store} can do",
+                fix=f"Use {known}, or another vector_store",
+            )
 
 
 def check_same_config(name: str, *, existing: CollectionConfig, wanted: CollectionConfig) -> None:

@@ -251,12 +251,6 @@ def test_a_server_url_is_refused_without_repeating_its_password(location: str) -
     assert "secret" not in str(caught.value)
 
 
-def test_quantization_is_refused_until_it_works() -> None:
-    """A setting that is silently ignored is worse than none."""
-    with pytest.raises(ConfigurationError, match="quantization"):
-        CollectionConfig.model_validate({"dim": 8, "quantization": "scalar"})
-
-
 @pytest.mark.slow
 def test_a_large_collection_is_optimized_in_a_child_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,13 @@
-"""What every vector store must do: one suite for the embedded engine and for the fake."""
+"""What every vector store must do: one suite for all of them.
+
+A store joins by an entry in `BACKENDS`. What it declares itself unable to do (`capabilities`) is
+left out by `needs`, and has to be refused by name instead.
+"""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +18,7 @@ from ragassets.adapters.vector_store import open_vector_store
 from ragassets.core.indexing import (
     CollectionConfig,
     PointBatch,
+    StoreCapabilities,
     VectorStore,
     chunk_payload,
     point_id,
@@ -27,19 +34,54 @@ from ragassets.errors import (
 from ragassets_tests.fakes import FakeEmbedder, InMemoryVectorStore
 
 DIM = 8
-CONFIG = CollectionConfig(dim=DIM)
 EMBEDDER = FakeEmbedder(dim=DIM)
 
-Open = Callable[[], VectorStore]
 
-
-@pytest.fixture(params=["edge", "fake"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+@dataclass(frozen=True)
+class Open:
     """Opens the same store again at each call."""
+
+    store: Callable[[], VectorStore]
+
+    def __call__(self) -> VectorStore:
+        return self.store()
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What the store says it can do."""
+        with self.store() as store:
+            return store.capabilities
+
+    def config(self, **settings: object) -> CollectionConfig:
+        """A collection that the store can hold, by default with all that it can."""
+        sparse = "bm25" if self.capabilities.sparse else None
+        return CollectionConfig.model_validate({"dim": DIM, "sparse": sparse, **settings})
+
+
+def edge_backend(tmp_path: Path) -> Iterator[Open]:
+    yield Open(lambda: open_vector_store(str(tmp_path / "qdrant"), timeout_seconds=1))
+
+
+def fake_backend(_tmp_path: Path) -> Iterator[Open]:
     fake = InMemoryVectorStore()
-    if request.param == "fake":
-        return lambda: fake
-    return lambda: open_vector_store(str(tmp_path / "qdrant"), timeout_seconds=1)
+    yield Open(lambda: fake)
+
+
+BACKENDS: dict[str, Callable[[Path], Iterator[Open]]] = {
+    "edge": edge_backend,
+    "fake": fake_backend,
+}
+
+
+@pytest.fixture(params=list(BACKENDS))
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Every store in turn; what it cannot do is not asked of it."""
+    with contextmanager(BACKENDS[request.param])(tmp_path) as opened:
+        for marker in request.node.iter_markers("needs"):
+            for name in marker.args:
+                if not getattr(opened.capabilities, name):
+                    pytest.skip(f"{request.param} declares that it has no {name}")
+        yield opened
 
 
 def chunk_id(text: str) -> str:
@@ -85,38 +127,91 @@ class TestCollections:
         """Every run calls ensure_collection; only the first may create."""
         with open_store() as store:
             assert store.list_collections() == []
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch("one"))
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             assert store.count("v1") == 1
+            assert store.problems("v1") == []
         with open_store() as store:
             assert store.list_collections() == ["v1"]
-            assert store.collection_config("v1") == CONFIG
+            assert store.collection_config("v1") == open_store.config()
             assert store.count("v1") == 1
+
+    def test_what_has_to_happen_before_a_creation_happens_once(self, open_store: Open) -> None:
+        """The table's rows of a lost collection are forgotten by it, those of a new one never."""
+        calls: list[list[str]] = []
+        with open_store() as store:
+            for _ in range(2):
+                store.ensure_collection(
+                    "v1",
+                    open_store.config(),
+                    before_create=lambda: calls.append(store.list_collections()),
+                )
+        assert calls == [[]]
+
+    def test_what_a_store_cannot_hold_it_refuses_by_name(self, open_store: Open) -> None:
+        """A setting that is silently ignored is worse than none."""
+        can = open_store.capabilities
+        unsupported = [
+            *(
+                {"distance": name}
+                for name in ("cosine", "dot", "euclid")
+                if name not in can.distances
+            ),
+            *(
+                {"quantization": name}
+                for name in ("int8", "binary")
+                if name not in can.quantizations
+            ),
+            *([] if can.sparse else [{"sparse": "bm25"}]),
+        ]
+        with open_store() as store:
+            for settings in unsupported:
+                with pytest.raises(ConfigurationError, match=next(iter(settings))):
+                    store.ensure_collection("v1", open_store.config(**settings))
+            assert store.list_collections() == []
+
+    @pytest.mark.parametrize("quantization", ["int8", "binary"])
+    def test_a_quantized_collection_finds_the_nearest(
+        self, open_store: Open, quantization: str
+    ) -> None:
+        """Rescoring makes its scores those of the original vectors."""
+        if quantization not in open_store.capabilities.quantizations:
+            pytest.skip(f"it declares that it has no {quantization} quantization")
+        texts = [f"text {i}" for i in range(50)]
+        with open_store() as store:
+            store.ensure_collection("v1", open_store.config(quantization=quantization))
+            store.upsert("v1", batch(*texts))
+            store.optimize("v1")
+            hits = store.search("v1", dense("text 7", limit=3))
+            assert hits[0].payload["text"] == "text 7"
+            assert hits[0].score == pytest.approx(1, abs=1e-5)
+            with pytest.raises(IndexVersionError, match="quantization"):
+                store.ensure_collection("v1", open_store.config())
 
     def test_another_configuration_is_refused_by_name_and_setting(self, open_store: Open) -> None:
         """A changed dimension must not silently reuse, or drop, the old vectors."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
-            other = CollectionConfig(dim=9, distance="dot")
+            store.ensure_collection("v1", open_store.config())
+            other = open_store.config(dim=9, distance="dot")
             with pytest.raises(IndexVersionError, match=r"'v1' exists with dim 8, not 9 and dist"):
                 store.ensure_collection("v1", other)
 
     def test_dropping_is_idempotent_and_the_name_can_be_used_again(self, open_store: Open) -> None:
         """A drop that crashed half way is simply called again."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch("one"))
             store.drop_collection("v1")
             store.drop_collection("v1")
             assert store.list_collections() == []
-            store.ensure_collection("v1", CollectionConfig(dim=3))
+            store.ensure_collection("v1", open_store.config(dim=3))
             assert store.count("v1") == 0
 
     def test_an_unknown_collection_is_named_with_the_known_ones(self, open_store: Open) -> None:
         """A typing error should be one line."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             with pytest.raises(UnknownNameError, match=r"'v2' is not defined\. Known: v1"):
                 store.count("v2")
             with pytest.raises(UnknownNameError):
@@ -126,7 +221,7 @@ class TestCollections:
     def test_a_name_that_is_no_safe_file_name_is_refused(self, open_store: Open, name: str) -> None:
         """Names become directories."""
         with open_store() as store, pytest.raises(ConfigurationError):
-            store.ensure_collection(name, CONFIG)
+            store.ensure_collection(name, open_store.config())
 
 
 class TestPoints:
@@ -134,7 +229,7 @@ class TestPoints:
         """The audit compares the tables with exactly these three views."""
         written = batch("one", "two", "three")
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", written)
             store.flush("v1")
         with open_store() as store:
@@ -154,34 +249,36 @@ class TestPoints:
         """A lost page would look like missing points to the audit."""
         texts = [f"text {i}" for i in range(4_500)]
         with open_store() as store:
-            store.ensure_collection("v1", CollectionConfig(dim=DIM, sparse=None))
+            store.ensure_collection("v1", open_store.config(sparse=None))
             store.upsert("v1", batch(*texts))
             assert sorted(p.point_id for p in store.scroll("v1")) == sorted(map(point, texts))
 
     def test_upserting_again_replaces_vector_and_payload(self, open_store: Open) -> None:
         """A change of acl or metadata is an upsert of the same point."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch("one", metadata={"team": "hr"}))
             store.upsert("v1", batch("one", metadata={"team": "it"}, acl=["group:it"]))
             assert store.count("v1") == 1
-            assert store.count("v1", {"team": "hr"}) == 0
-            assert store.count("v1", {"acl": "group:hr"}) == 0
+            if open_store.capabilities.filters:
+                assert store.count("v1", {"team": "hr"}) == 0
+                assert store.count("v1", {"acl": "group:hr"}) == 0
             hit = store.search("v1", dense("one"))[0]
             assert hit.payload["metadata"] == {"team": "it", "acl": ["group:it"]}
 
     def test_deleting_is_idempotent_and_removes_from_every_ranking(self, open_store: Open) -> None:
         """Old chunks must not stay searchable."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch("red apples", "green pears"))
             for _ in range(2):
                 store.delete("v1", [point("red apples"), point("never written")])
             store.delete("v1", [])
             assert store.count("v1") == 1
             assert found_texts(store, dense("red apples")) == ["green pears"]
-            sparse = SearchRequest(mode="sparse", limit=5, text="red apples")
-            assert found_texts(store, sparse) == []
+            if open_store.capabilities.sparse:
+                sparse = SearchRequest(mode="sparse", limit=5, text="red apples")
+                assert found_texts(store, sparse) == []
 
     @pytest.mark.parametrize(
         ("bad", "problem"),
@@ -198,7 +295,7 @@ class TestPoints:
         points = batch("one", "two", "three")
         points.vectors[1] = bad
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             with pytest.raises(InvalidVectorError, match=f"{chunk_id('two')}.* {problem}"):
                 store.upsert("v1", points)
             assert store.count("v1") == 0
@@ -208,7 +305,7 @@ class TestPoints:
         points = batch("one", "two")
         short = PointBatch(points.point_ids, points.vectors[:, :4], points.payloads)
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             with pytest.raises(InvalidVectorError, match="dimension 4 instead of 8"):
                 store.upsert("v1", short)
             assert store.count("v1") == 0
@@ -261,12 +358,13 @@ FILTERS = [
 ]
 
 
+@pytest.mark.needs("filters")
 class TestFilters:
     def test_a_filter_finds_what_equals_its_value(self, open_store: Open) -> None:
         """Users type text; payloads hold numbers, booleans and lists."""
         other = dict[str, object](page=None, title=None, language=None, document_type=None)
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch("one", metadata=METADATA))
             store.upsert("v1", batch("two", source="other", uri="x", acl=[], **other))
             for key, value, is_match in FILTERS:
@@ -277,7 +375,7 @@ class TestFilters:
     def test_several_filters_must_all_hold(self, open_store: Open) -> None:
         """`--filter a=1 --filter b=2` narrows."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch("one", metadata={"team": "hr", "year": 1}))
             store.upsert("v1", batch("two", metadata={"team": "hr", "year": 2}))
             assert store.count("v1", {"team": "hr"}) == 2
@@ -288,7 +386,7 @@ class TestFilters:
     def test_an_unusable_key_is_refused(self, open_store: Open, key: str) -> None:
         """`--filter =x` is a slip of the hand."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             with pytest.raises(ConfigurationError, match="filter"):
                 store.count("v1", {key: "x"})
 
@@ -300,10 +398,7 @@ class TestSearch:
     def test_dense_search_puts_the_nearest_first(self, open_store: Open, distance: str) -> None:
         """The order must be the one that the distance defines, for all three."""
         with open_store() as store:
-            store.ensure_collection(
-                "v1",
-                CollectionConfig.model_validate({"dim": DIM, "distance": distance}),
-            )
+            store.ensure_collection("v1", open_store.config(distance=distance))
             store.upsert("v1", batch(*self.TEXTS))
             stored = EMBEDDER.embed_documents(self.TEXTS)
             nearest = np.argsort(-(stored @ vector("a question")))
@@ -311,26 +406,29 @@ class TestSearch:
             assert found_texts(store, dense("a question")) == expected
             assert found_texts(store, dense("a question", limit=2)) == expected[:2]
 
+    @pytest.mark.needs("sparse")
     def test_sparse_search_prefers_rare_words(self, open_store: Open) -> None:
         """Without inverse document frequency "red" would weigh as much as "wine"."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch("red apple", "red pear", "red plum", "old wine"))
             request = SearchRequest(mode="sparse", limit=2, text="red wine")
             assert found_texts(store, request)[0] == "old wine"
 
+    @pytest.mark.needs("sparse")
     def test_sparse_search_finds_nothing_for_words_that_nobody_uses(self, open_store: Open) -> None:
         """An empty query vector is an error in some engines."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch(*self.TEXTS))
             for text in ("zebra", "", "!?"):
                 assert found_texts(store, SearchRequest(mode="sparse", limit=2, text=text)) == []
 
+    @pytest.mark.needs("sparse")
     def test_hybrid_search_rewards_what_both_rankings_hold(self, open_store: Open) -> None:
         """The point of hybrid search."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch(*self.TEXTS))
             request = SearchRequest(
                 mode="hybrid", limit=3, vector=vector("blue cheese"), text="cheese"
@@ -340,11 +438,12 @@ class TestSearch:
             assert hits[0].score == pytest.approx(2 / 61)
             assert len(hits) == 3
 
+    @pytest.mark.needs("sparse", "filters")
     @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
     def test_filters_hold_in_every_mode(self, open_store: Open, mode: str) -> None:
         """An acl filter that one mode forgets is a leak."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch("red apples", acl=["a"]))
             store.upsert("v1", batch("red pears", acl=["b"]))
             request = SearchRequest(
@@ -362,7 +461,7 @@ class TestSearch:
         points = batch(*texts)
         points.vectors[:] = vector("same")
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", points)
             hits = store.search("v1", dense("same", limit=20))
             assert [hit.point_id for hit in hits] == sorted(points.point_ids)
@@ -370,7 +469,7 @@ class TestSearch:
     def test_a_batch_gives_what_single_searches_give_in_order(self, open_store: Open) -> None:
         """`search --batch` must not mix up its queries."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch(*self.TEXTS))
             requests = [dense(text, limit=2) for text in self.TEXTS]
             assert store.search_batch("v1", requests) == [
@@ -381,7 +480,7 @@ class TestSearch:
         """A search result needs no table."""
         written = batch("one", metadata={"team": "hr"})
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", written)
             hit = store.search("v1", dense("one"))[0]
             assert hit.point_id == written.point_ids[0]
@@ -391,7 +490,7 @@ class TestSearch:
     def test_a_query_vector_of_another_model_is_refused(self, open_store: Open) -> None:
         """A wrong model is the likeliest reason for a wrong dimension."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             request = SearchRequest(mode="dense", limit=1, vector=np.ones(3, dtype=np.float32))
             with pytest.raises(InvalidVectorError, match="dimension 3 instead of 8"):
                 store.search("v1", request)
@@ -399,26 +498,28 @@ class TestSearch:
     def test_a_sparse_search_needs_sparse_vectors(self, open_store: Open) -> None:
         """Finding nothing would look like an empty index."""
         with open_store() as store:
-            store.ensure_collection("v1", CollectionConfig(dim=DIM, sparse=None))
+            store.ensure_collection("v1", open_store.config(sparse=None))
             store.upsert("v1", batch("one"))
             with pytest.raises(ConfigurationError, match="sparse vectors"):
                 store.search("v1", SearchRequest(mode="sparse", limit=1, text="one"))
 
+    @pytest.mark.needs("sparse")
     def test_an_empty_collection_finds_nothing(self, open_store: Open) -> None:
         """The state between creation and the first upsert."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             request = SearchRequest(mode="hybrid", limit=3, vector=vector("x"), text="x")
             assert store.search("v1", request) == []
             assert store.optimize("v1") is False
 
 
+@pytest.mark.needs("aliases")
 class TestAliases:
     def test_an_alias_moves_only_from_where_it_is_expected(self, open_store: Open) -> None:
         """Two promotions at once: the second must notice the first."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
-            store.ensure_collection("v2", CONFIG)
+            store.ensure_collection("v1", open_store.config())
+            store.ensure_collection("v2", open_store.config())
             assert store.alias_target("documents") is None
             store.switch_alias("documents", "v1", expected=None)
             with pytest.raises(ConcurrentWriteError, match="documents"):
@@ -430,7 +531,7 @@ class TestAliases:
     def test_an_alias_never_points_at_nothing(self, open_store: Open) -> None:
         """Neither by a switch to a missing collection nor by a drop of its target."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             with pytest.raises(IndexVersionError, match="'v2'"):
                 store.switch_alias("documents", "v2", expected=None)
             store.switch_alias("documents", "v1", expected=None)
