@@ -26,6 +26,11 @@ settings.register_profile(
 settings.register_profile("thorough", parent=settings.get_profile("offline"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "offline"))
 
+# Modules of shared assertions: without this a failure there would not show the values.
+pytest.register_assert_rewrite(
+    "ragassets_tests.core.stage_checks", "ragassets_tests.core.stage_world"
+)
+
 # The caller's projects must not leak into tests.
 _FOREIGN_VARIABLES = ("DAGSTER_HOME", "RAGASSETS_CONFIG", "QDRANT_API_KEY")
 
