@@ -1,7 +1,9 @@
 """Where the shared corpora are; a test that needs an absent one is skipped, with a reason."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +22,11 @@ def corpus(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"corpus {name!r} is not on this machine (set RAGASSETS_CORPORA)")
     return path
+
+
+def documents_manifest() -> list[dict[str, Any]]:
+    """What is expected of every file of the documents corpus; empty where it is absent."""
+    manifest = corpora_root() / "documents" / "manifest.jsonl"
+    if not manifest.exists():
+        return []
+    return [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]

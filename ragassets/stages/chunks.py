@@ -8,7 +8,7 @@ import polars as pl
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core.asset_tables import CHUNKS, CLEAN_DOCUMENTS, UNIQUE_DOCUMENTS
+from ragassets.core.asset_tables import CHUNKS, CLEAN_DOCUMENTS, DOCUMENT_IDENTITY, UNIQUE_DOCUMENTS
 from ragassets.core.chunk_boundaries import BlockLike
 from ragassets.core.chunk_tokens import IntArray, Tokenizer
 from ragassets.core.chunking import chunk_document
@@ -26,8 +26,6 @@ from ragassets.stages.inputs import (
     with_source_input_hash,
 )
 
-COLUMNS = ("document_id", "uri", "source", "source_shard")
-
 Row = dict[str, object]
 
 
@@ -42,7 +40,7 @@ def update_chunks(
     inputs = chunk_inputs(workspace, chunking, shards, tables)
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
-        columns = (*COLUMNS, "text", "blocks", "title", "language", "document_type")
+        columns = (*DOCUMENT_IDENTITY, "text", "blocks", "title", "language", "document_type")
         for rows in rows_in_batches(tables, CLEAN_DOCUMENTS, keys, shards, columns, batch_size=256):
             # Tokenizing many texts at once uses all cores, and takes longer than all else here.
             offsets = tokenizer.offsets_batch(rows["text"].to_list())
@@ -86,7 +84,7 @@ def surviving_documents(tables: Tables, shards: Sequence[str]) -> pl.DataFrame:
         ("document_id",),
         where=pl.col("duplicate_of").is_null(),
     )
-    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, COLUMNS)
+    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, DOCUMENT_IDENTITY)
     return clean.join(unique.select("document_id"), on="document_id")
 
 
@@ -125,7 +123,9 @@ def _chunk(
             tokenizer,
             offsets=offsets,
         )
-        shared = {name: row[name] for name in (*COLUMNS, "title", "language", "document_type")}
+        shared = {
+            name: row[name] for name in (*DOCUMENT_IDENTITY, "title", "language", "document_type")
+        }
         return [
             shared
             | {

@@ -7,7 +7,12 @@ from typing import cast
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core.asset_tables import CLEAN_DOCUMENTS, PARSED_DOCUMENTS, VALID_DOCUMENTS
+from ragassets.core.asset_tables import (
+    CLEAN_DOCUMENTS,
+    DOCUMENT_IDENTITY,
+    PARSED_DOCUMENTS,
+    VALID_DOCUMENTS,
+)
 from ragassets.core.cleaning import clean_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure
@@ -23,8 +28,6 @@ from ragassets.stages.inputs import (
     with_source_input_hash,
 )
 
-COLUMNS = ("document_id", "uri", "source", "source_shard")
-
 Row = dict[str, object]
 
 
@@ -36,7 +39,7 @@ def update_clean_documents(
     config = workspace.config
     rules = {name: cleaning_rules(config, name) for name in config.sources}
     types = {name: source.document_type for name, source in config.sources.items()}
-    valid = good_rows(tables, VALID_DOCUMENTS, shards, (*COLUMNS, "language"))
+    valid = good_rows(tables, VALID_DOCUMENTS, shards, (*DOCUMENT_IDENTITY, "language"))
     parsed = good_rows(tables, PARSED_DOCUMENTS, shards, ("document_id",))
     languages: dict[str, str | None] = dict(valid.select("document_id", "language").iter_rows())
     inputs = with_source_input_hash(
@@ -47,7 +50,7 @@ def update_clean_documents(
     )
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
-        columns = (*COLUMNS, "title", "media_type", "elements")
+        columns = (*DOCUMENT_IDENTITY, "title", "media_type", "elements")
         for rows in rows_in_batches(
             tables, PARSED_DOCUMENTS, keys, shards, columns, batch_size=1024
         ):
@@ -112,7 +115,7 @@ def _clean(item: tuple[Mapping[str, object], CleaningConfig]) -> tuple[str, list
             "document_type": row["document_type"],
         }
         return [
-            {name: row[name] for name in (*COLUMNS, "media_type")}
+            {name: row[name] for name in (*DOCUMENT_IDENTITY, "media_type")}
             | output
             | {
                 "n_chars": len(document.text),

@@ -11,7 +11,7 @@ from ragassets.adapters.landing_zone import LandingZone
 from ragassets.adapters.parsers.registry import default_parsers, has_all_converters
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import PARSED_DOCUMENTS, RAW_DOCUMENTS
+from ragassets.core.asset_tables import DOCUMENT_IDENTITY, PARSED_DOCUMENTS, RAW_DOCUMENTS
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
@@ -25,7 +25,7 @@ from ragassets.stages.inputs import good_rows, partitions_of
 BATCH_DOCUMENTS = 128
 """Documents between two checkpoints: parsing is the slowest step before embedding."""
 
-COLUMNS = ("document_id", "uri", "source", "source_shard", "content_hash")
+COLUMNS = (*DOCUMENT_IDENTITY, "content_hash")
 
 Row = dict[str, object]
 

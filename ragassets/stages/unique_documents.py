@@ -13,7 +13,12 @@ import polars as pl
 
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import CLEAN_DOCUMENTS, DOCUMENT_SIGNATURES, UNIQUE_DOCUMENTS
+from ragassets.core.asset_tables import (
+    CLEAN_DOCUMENTS,
+    DOCUMENT_IDENTITY,
+    DOCUMENT_SIGNATURES,
+    UNIQUE_DOCUMENTS,
+)
 from ragassets.core.deduplication import resolve_duplicates, sign_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
@@ -24,8 +29,6 @@ from ragassets.core.tables import PinnedTables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.inputs import good_rows, partitions_of, rows_in_batches
 
-COLUMNS = ("document_id", "uri", "source", "source_shard")
-
 Row = dict[str, object]
 
 
@@ -35,7 +38,7 @@ def update_document_signatures(
     """Bring `_document_signatures` of some shards up to date; a report for each."""
     tables = PinnedTables(workspace.tables, DOCUMENT_SIGNATURES.outputs)
     config = workspace.config
-    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, COLUMNS)
+    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, DOCUMENT_IDENTITY)
     parameters = config.deduplication.signature_parameters()
     inputs = with_input_hash(
         clean,
@@ -51,7 +54,7 @@ def update_document_signatures(
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
         for rows in rows_in_batches(
-            tables, CLEAN_DOCUMENTS, keys, shards, (*COLUMNS, "text"), batch_size=1024
+            tables, CLEAN_DOCUMENTS, keys, shards, (*DOCUMENT_IDENTITY, "text"), batch_size=1024
         ):
             work = partial(_sign, config.deduplication)
             results = map_in_processes(work, rows.to_dicts(), n_workers=config.workers)
@@ -71,7 +74,7 @@ def _sign(config: DeduplicationConfig, row: Row) -> tuple[str, list[Row] | Failu
     def sign(row: Row) -> list[Row]:
         signature = sign_document(str(row["text"]), config)
         return [
-            {name: row[name] for name in COLUMNS}
+            {name: row[name] for name in DOCUMENT_IDENTITY}
             | {
                 "text_hash": signature.text_hash,
                 "minhash": signature.minhash,
@@ -94,7 +97,7 @@ def update_unique_documents(
         tables,
         DOCUMENT_SIGNATURES,
         config.source_shards(),
-        (*COLUMNS, "text_hash", "minhash", "n_shingles"),
+        (*DOCUMENT_IDENTITY, "text_hash", "minhash", "n_shingles"),
     )
     scopes = {name: json.dumps(sorted(source.acl)) for name, source in config.sources.items()}
     # A copy that other people may read must stay searchable for them.
@@ -106,7 +109,7 @@ def update_unique_documents(
     )
     decided = (
         signatures.filter(pl.col("source_shard").is_in(list(shards)))
-        .select(COLUMNS)
+        .select(DOCUMENT_IDENTITY)
         .join(decisions, on="document_id")
         .with_columns(pl.col("similarity").cast(pl.String).alias("decision"))
     )
@@ -121,7 +124,7 @@ def update_unique_documents(
         rows = decided.filter(pl.col("document_id").is_in(keys))
         hashes = [stable_hash(*row) for row in rows.select("duplicate_of", "decision").iter_rows()]
         yield Outcome(
-            rows.select(*COLUMNS, "duplicate_of", "similarity").with_columns(
+            rows.select(*DOCUMENT_IDENTITY, "duplicate_of", "similarity").with_columns(
                 pl.Series("output_hash", hashes, dtype=pl.String)
             )
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core.asset_tables import PARSED_DOCUMENTS, VALID_DOCUMENTS
+from ragassets.core.asset_tables import DOCUMENT_IDENTITY, PARSED_DOCUMENTS, VALID_DOCUMENTS
 from ragassets.core.fingerprints import fingerprint, stable_hash
 from ragassets.core.incremental import Failure
 from ragassets.core.outcomes import attempt, outcomes_in_batches
@@ -22,8 +22,6 @@ from ragassets.stages.inputs import (
     with_source_input_hash,
 )
 
-COLUMNS = ("document_id", "uri", "source", "source_shard")
-
 Row = dict[str, object]
 
 
@@ -33,13 +31,13 @@ def update_valid_documents(
     """Bring `valid_documents` of some shards up to date; a report for each."""
     tables = PinnedTables(workspace.tables, VALID_DOCUMENTS.outputs)
     rules = {name: validation_rules(workspace.config, name) for name in workspace.config.sources}
-    parsed = good_rows(tables, PARSED_DOCUMENTS, shards, COLUMNS)
+    parsed = good_rows(tables, PARSED_DOCUMENTS, shards, DOCUMENT_IDENTITY)
     inputs = with_source_input_hash(
         parsed, {name: _fingerprint(rule) for name, rule in rules.items()}, "output_hash"
     )
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
-        columns = (*COLUMNS, "title", "text", "media_type")
+        columns = (*DOCUMENT_IDENTITY, "title", "text", "media_type")
         for rows in rows_in_batches(
             tables, PARSED_DOCUMENTS, keys, shards, columns, batch_size=1024
         ):
@@ -90,7 +88,7 @@ def _validate(item: tuple[Row, ValidationConfig]) -> tuple[str, list[Row] | Fail
             config=rules,
         )
         return [
-            {name: row[name] for name in COLUMNS}
+            {name: row[name] for name in DOCUMENT_IDENTITY}
             | {
                 "language": valid.language,
                 "language_confidence": valid.language_confidence,

@@ -1,7 +1,6 @@
 """The landing zone on a local folder, and where roots may lie."""
 
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from hashlib import sha256
@@ -19,6 +18,7 @@ from ragassets.errors import (
     StorageUnavailableError,
     SystemResourceError,
 )
+from ragassets_tests.disks import small_disk
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 """The sha256 of `abc`. Source: FIPS 180-2, appendix B.1."""
@@ -31,15 +31,10 @@ def landing_zone(tmp_path: Path) -> LandingZone:
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+def full_soon(tmp_path: Path) -> Iterator[Path]:
     """A file system of 200 kB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small file system here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "small", 200_000) as folder:
+        yield folder
 
 
 def test_bytes_lie_under_their_sha256(landing_zone: LandingZone, tmp_path: Path) -> None:
@@ -142,9 +137,9 @@ def test_only_a_hash_names_an_object(landing_zone: LandingZone, name: str) -> No
         landing_zone.exists(name)
 
 
-def test_a_full_disk_is_a_system_error_and_leaves_nothing(tiny_disk: Path) -> None:
+def test_a_full_disk_is_a_system_error_and_leaves_nothing(full_soon: Path) -> None:
     """The run stops and is resumed later; half an object would be worse."""
-    landing_zone = LandingZone(str(tiny_disk))
+    landing_zone = LandingZone(str(full_soon))
     small = landing_zone.put(b"abc")
     with pytest.raises(SystemResourceError, match="No space left"):
         landing_zone.put(os.urandom(500_000))

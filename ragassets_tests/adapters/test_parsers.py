@@ -2,7 +2,6 @@
 
 import importlib
 import io
-import json
 import re
 import subprocess
 import sys
@@ -30,17 +29,12 @@ from ragassets.errors import (
     SystemResourceError,
     UnsupportedFormatError,
 )
-from ragassets_tests.corpora import corpora_root, corpus
+from ragassets_tests.corpora import corpus, documents_manifest
 
 PARSERS = default_parsers()
 LIGHT_PARSERS = [parser for parser in PARSERS if parser.name != "unstructured"]
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
-MANIFEST = corpora_root() / "documents" / "manifest.jsonl"
-ENTRIES = (
-    [json.loads(line) for line in MANIFEST.read_text("utf-8").splitlines()]
-    if MANIFEST.exists()
-    else []
-)
+ENTRIES = documents_manifest()
 EXPECTED_ERRORS = {
     "ocr": (NeedsOcrError,),
     "no_text": (NeedsOcrError, EmptyDocumentError),

@@ -1,6 +1,5 @@
 """What only the embedded store has to stand: other processes, kills, full disks, damaged files."""
 
-import hashlib
 import json
 import os
 import random
@@ -17,7 +16,7 @@ import pytest
 from ragassets.adapters.bm25 import Bm25Encoder
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 from ragassets.adapters.vector_store import open_vector_store
-from ragassets.core.indexing import CollectionConfig, PointBatch, chunk_payload, point_id
+from ragassets.core.indexing import CollectionConfig, PointBatch
 from ragassets.core.searching import SearchRequest
 from ragassets.errors import (
     ConfigurationError,
@@ -26,6 +25,7 @@ from ragassets.errors import (
     VectorStoreLockedError,
 )
 from ragassets_tests.fakes import FakeEmbedder
+from ragassets_tests.points import points_of
 
 DIM = 8
 CONFIG = CollectionConfig(dim=DIM)
@@ -64,25 +64,7 @@ with open_vector_store({location!r}, timeout_seconds=5) as store:
 
 
 def batch(*texts: str) -> PointBatch:
-    ids = [hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() for text in texts]
-    payloads = [
-        chunk_payload(
-            chunk_id=identifier,
-            document_id="0" * 32,
-            uri="file:///a",
-            source="s",
-            source_shard="s-000",
-            page=None,
-            text=text,
-            title=None,
-            language="en",
-            document_type=None,
-            metadata={},
-            acl=[],
-        )
-        for identifier, text in zip(ids, texts, strict=True)
-    ]
-    return PointBatch([point_id(i) for i in ids], EMBEDDER.embed_documents(texts), payloads)
+    return points_of(EMBEDDER, texts, language="en")
 
 
 SEARCH = """

@@ -16,11 +16,12 @@ from ragassets.adapters.embedders.registry import open_embedder
 from ragassets.adapters.embedders.sentence_transformers import encode_within_memory
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 from ragassets.core.embedding import Embedder, validate_vectors
-from ragassets.core.indexing import CollectionConfig, PointBatch, chunk_payload, point_id
+from ragassets.core.indexing import CollectionConfig, PointBatch, point_id
 from ragassets.core.searching import SearchRequest
 from ragassets.core.settings import EmbeddingModelConfig
 from ragassets.errors import ConfigurationError, MissingModelError, SystemResourceError
 from ragassets_tests.corpora import corpus
+from ragassets_tests.points import payload_of
 
 MINILM = "all-MiniLM-L6-v2"
 
@@ -188,19 +189,13 @@ def test_retrieval_quality_on_cranfield_through_model_and_store(tmp_path: Path) 
     model = embedder()
     ids = [f"{int(document['_id']):032x}" for document in documents]
     payloads = [
-        chunk_payload(
+        payload_of(
+            document["text"],
             chunk_id=identifier,
             document_id=document["_id"],
             uri=f"file:///{document['_id']}",
-            source="cranfield",
-            source_shard="cranfield-000",
-            page=None,
-            text=document["text"],
             title=document["title"],
             language="en",
-            document_type=None,
-            metadata={},
-            acl=[],
         )
         for identifier, document in zip(ids, documents, strict=True)
     ]

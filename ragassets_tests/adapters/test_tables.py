@@ -22,6 +22,7 @@ from ragassets.errors import (
     StorageUnavailableError,
     SystemResourceError,
 )
+from ragassets_tests.disks import small_disk
 
 SPEC = TableSpec(
     name="_rows",
@@ -58,15 +59,10 @@ def run_at_once(tasks: list[Callable[[], int]]) -> list[int | ConcurrentWriteErr
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def full_soon(tmp_path: Path) -> Iterator[Path]:
     """A file system of 500 kB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small file system here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "small", 500_000) as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("is_new_table", [True, False])
@@ -281,9 +277,9 @@ def test_five_hundred_commits_do_not_slow_reads_down(tmp_path: Path) -> None:
     assert min(seconds) < 0.5
 
 
-def test_a_full_disk_is_a_system_error_and_changes_nothing(small_disk: Path) -> None:
+def test_a_full_disk_is_a_system_error_and_changes_nothing(full_soon: Path) -> None:
     """The old rows stay readable, and the run can be resumed."""
-    tables = DeltaTables(str(small_disk))
+    tables = DeltaTables(str(full_soon))
     write(tables, "s-0", "a")
     big = rows("s-0", "b", text=os.urandom(400_000).hex())
     with pytest.raises(SystemResourceError, match="No space left"):
@@ -291,11 +287,11 @@ def test_a_full_disk_is_a_system_error_and_changes_nothing(small_disk: Path) -> 
     assert tables.read(SPEC)["row_id"].to_list() == ["a"]
 
 
-def test_a_disk_that_became_read_only_is_one_clear_line(small_disk: Path) -> None:
+def test_a_disk_that_became_read_only_is_one_clear_line(full_soon: Path) -> None:
     """A failing disk is remounted read-only by the kernel."""
-    tables = DeltaTables(str(small_disk))
+    tables = DeltaTables(str(full_soon))
     write(tables, "s-0", "a")
-    remount = ["mount", "-o", "remount,ro", str(small_disk)]
+    remount = ["mount", "-o", "remount,ro", str(full_soon)]
     if subprocess.run(remount, capture_output=True, check=False).returncode:
         pytest.skip("the file system cannot be remounted")
     with pytest.raises(StorageUnavailableError, match="Read-only file system") as caught:
@@ -303,7 +299,7 @@ def test_a_disk_that_became_read_only_is_one_clear_line(small_disk: Path) -> Non
     assert "\n" not in str(caught.value)
     assert tables.read(SPEC)["row_id"].to_list() == ["a"]
     with pytest.raises(StorageUnavailableError, match="not writable"):
-        DeltaTables(str(small_disk))
+        DeltaTables(str(full_soon))
 
 
 def test_a_damaged_log_is_one_clear_line(tmp_path: Path) -> None:

@@ -10,31 +10,13 @@ from ragassets.core.indexing import (
     PointBatch,
     check_batch,
     check_same_config,
-    chunk_payload,
     hash_payload,
     point_id,
 )
 from ragassets.errors import IndexVersionError, InvalidVectorError
+from ragassets_tests.points import payload_of
 
 CHUNK_ID = "0123456789abcdef0123456789abcdef"
-
-
-def payload(**changes: object) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "chunk_id": CHUNK_ID,
-        "document_id": "d" * 32,
-        "uri": "file:///a.md",
-        "source": "handbook",
-        "source_shard": "handbook-000",
-        "page": None,
-        "text": "a text",
-        "title": None,
-        "language": None,
-        "document_type": None,
-        "metadata": {},
-        "acl": [],
-    }
-    return chunk_payload(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def test_a_point_id_is_the_chunk_id_written_as_a_uuid() -> None:
@@ -44,7 +26,7 @@ def test_a_point_id_is_the_chunk_id_written_as_a_uuid() -> None:
 
 def test_the_payload_has_the_keys_that_search_results_promise() -> None:
     """The `--json` shape of `search` is read from it."""
-    assert list(payload(metadata={"team": "hr"}, acl=["group:hr"])) == [
+    assert list(payload_of(metadata={"team": "hr"}, acl=["group:hr"])) == [
         "chunk_id",
         "document_id",
         "uri",
@@ -58,7 +40,10 @@ def test_the_payload_has_the_keys_that_search_results_promise() -> None:
         "metadata",
         "payload_hash",
     ]
-    assert payload(metadata={"team": "hr"}, acl=["x"])["metadata"] == {"team": "hr", "acl": ["x"]}
+    assert payload_of(metadata={"team": "hr"}, acl=["x"])["metadata"] == {
+        "team": "hr",
+        "acl": ["x"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -67,7 +52,7 @@ def test_the_payload_has_the_keys_that_search_results_promise() -> None:
 )
 def test_the_payload_hash_changes_with_every_field(changes: dict[str, object]) -> None:
     """It decides whether a metadata change reaches the collection."""
-    assert payload(**changes)["payload_hash"] != payload()["payload_hash"]
+    assert payload_of(**changes)["payload_hash"] != payload_of()["payload_hash"]
 
 
 json_values = st.recursive(
@@ -111,7 +96,7 @@ def test_parts_tile_a_batch_in_order(n_points: int, size: int) -> None:
 def test_a_refused_batch_names_the_chunk() -> None:
     """The dead letter needs an id."""
     vectors = np.array([[1, 0], [0, 0]], dtype=np.float32)
-    batch = PointBatch(["a", "b"], vectors, [payload(), payload(chunk_id="f" * 32)])
+    batch = PointBatch(["a", "b"], vectors, [payload_of(), payload_of(chunk_id="f" * 32)])
     with pytest.raises(InvalidVectorError, match=f"{'f' * 32}.*is zero"):
         check_batch(batch, CollectionConfig(dim=2))
 

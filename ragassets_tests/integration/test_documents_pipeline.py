@@ -1,6 +1,5 @@
 """146 real documents in 23 formats through the whole pipeline, not through the parsers alone."""
 
-import json
 import re
 import shutil
 import unicodedata
@@ -18,7 +17,7 @@ from ragassets.core.asset_tables import (
     UNIQUE_DOCUMENTS,
 )
 from ragassets.defs.ingest import IngestReport
-from ragassets_tests.corpora import corpora_root, corpus
+from ragassets_tests.corpora import corpus, documents_manifest
 from ragassets_tests.scenario import Project, fake_embedder
 
 pytestmark = [
@@ -27,12 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.BetaWarning"),
 ]
 
-MANIFEST = corpora_root() / "documents" / "manifest.jsonl"
-ENTRIES: list[dict[str, Any]] = (
-    [json.loads(line) for line in MANIFEST.read_text(encoding="utf-8").splitlines()]
-    if MANIFEST.exists()
-    else []
-)
+ENTRIES = documents_manifest()
 
 REFUSALS: Mapping[str, frozenset[str]] = {
     "encrypted": frozenset({"encrypted"}),

@@ -14,10 +14,11 @@ from ragassets.core.asset_tables import (
     INDEXED_CHUNKS,
     RAW_DOCUMENTS,
 )
-from ragassets.core.indexing import PointBatch, chunk_payload, point_id
+from ragassets.core.indexing import PointBatch, point_id
 from ragassets.core.stages import SHARD
 from ragassets.core.tables import TableSpec
 from ragassets.queries.audit import run_audit
+from ragassets_tests.points import payload_of
 from ragassets_tests.small_project import SmallProject, small_project
 
 FOREIGN_CHUNK = "f" * 32
@@ -57,20 +58,7 @@ def rewrite(workspace: Workspace, spec: TableSpec, keep: pl.Expr) -> int:
 
 def write_point(workspace: Workspace, chunk_id: str, text: str) -> None:
     """Write a point that the table does not know like this."""
-    payload = chunk_payload(
-        chunk_id=chunk_id,
-        document_id="d" * 32,
-        uri="file:///foreign.md",
-        source="office",
-        source_shard="office-000",
-        page=None,
-        text=text,
-        title=None,
-        language="en",
-        document_type=None,
-        metadata={},
-        acl=[],
-    )
+    payload = payload_of(text, chunk_id=chunk_id)
     vectors = workspace.embedder("minilm").embed_documents([text])
     with workspace.vector_store() as store:
         store.upsert("v1", PointBatch([point_id(chunk_id)], vectors, [payload]))
