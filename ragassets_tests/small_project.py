@@ -3,6 +3,7 @@
 Tests that damage something work on a copy.
 """
 
+import itertools
 import json
 import shutil
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 from ragassets.adapters.workspace import Workspace
 from ragassets.cli import app
 from ragassets.config import load_config
+from ragassets.core.fingerprints import document_id, shard_index
 from ragassets.defs.instance import open_instance
 
 DOCUMENTS = {
@@ -98,16 +100,28 @@ def run(*arguments: str) -> Result:
 @cache
 def small_project(base: Path) -> SmallProject:
     """The ingested project, made once below the session's temporary folder."""
-    documents = base / "small" / "documents"
+    home = _home_with_both_shards_in_use(base)
+    documents = home / "documents"
     for name, text in DOCUMENTS.items():
         path = documents / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     shutil.copy(documents / "security.md", documents / "copy of security.md")
-    folder = base / "small" / "project"
+    folder = home / "project"
     folder.mkdir()
     (folder / "ragassets.yaml").write_text(
         CONFIGURATION.format(documents=documents), encoding="utf-8"
     )
     result = run("ingest", "--config", str(folder / "ragassets.yaml"), "--json")
     return SmallProject(folder, documents, result)
+
+
+def _home_with_both_shards_in_use(base: Path) -> Path:
+    """A folder whose documents do not all lie in one shard: shards follow from absolute paths."""
+    names = ("leave policy.md", "expenses.txt", "größe/übersicht.html")
+    for number in itertools.count():
+        home = base / f"small-{number}"
+        uris = [(home / "documents" / name).as_uri() for name in names]
+        if {shard_index(document_id("office", uri), 2) for uri in uris} == {0, 1}:
+            return home
+    raise AssertionError
