@@ -16,8 +16,8 @@ from ragassets.cli.output import (
 from ragassets.cli.session import ConfigOption, JsonOption, Session
 
 if TYPE_CHECKING:
+    from ragassets.queries.document_steps import Step
     from ragassets.queries.index_versions import VersionStatus
-    from ragassets.queries.why import Step
 
 HASH_DIGITS = 32
 """Digits of the shortest hash that is stored."""
