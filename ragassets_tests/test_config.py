@@ -86,7 +86,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
 def test_the_file_is_found_by_argument_then_variable_then_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order of DESIGN section 8."""
+    """What is named by hand wins over what happens to be there."""
     for name in ("argument", "variable", "directory"):
         (tmp_path / name).mkdir()
         written(tmp_path / name, f"sources: {{{name}: {{uri: x}}}}")

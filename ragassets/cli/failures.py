@@ -1,4 +1,4 @@
-"""How a command ends: one clear line on standard error and the exit code of DESIGN section 9."""
+"""How a command ends: one clear line on standard error and one of four exit codes."""
 
 import contextlib
 import os

@@ -1,7 +1,7 @@
 """The rows of every asset: content columns, keys and partition columns, in one place.
 
-The public columns of DESIGN section 10 are here and must stay; columns may be added. What a column
-means is said here once. Bookkeeping columns come from `core/incremental.py`.
+They are public, because users read the tables with any Delta reader: columns may be added, none
+goes. What a column means is said here once. Bookkeeping columns come from `core/incremental.py`.
 """
 
 import polars as pl

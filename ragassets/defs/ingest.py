@@ -51,7 +51,7 @@ class IngestReport:
     """What needs attention: refused deletions, sources out of reach, versions not sealed."""
 
     def as_json(self) -> dict[str, object]:
-        """The public shape of DESIGN section 9."""
+        """The public shape of `ragassets ingest --json`: fields may be added, none goes."""
         count = self._count
         indexed = "indexed_chunks"
         n_new_chunks = count("chunks", metadata.N_NEW_ROWS)

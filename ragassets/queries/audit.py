@@ -76,7 +76,7 @@ class Audit:
         return not any(finding.count for finding in self.findings)
 
     def as_json(self) -> dict[str, object]:
-        """The public shape of DESIGN section 9."""
+        """The public shape of `ragassets audit --json`: fields may be added, none goes."""
         counts = {finding.name: finding.count for finding in self.findings}
         examples = {
             finding.name: list(finding.examples) for finding in self.findings if finding.count

@@ -25,7 +25,7 @@ class ShownText:
     text: str
 
     def as_json(self) -> dict[str, object]:
-        """The public shape of DESIGN section 9."""
+        """The public shape of `ragassets show --json`: fields may be added, none goes."""
         return cast("dict[str, object]", json_value(self))
 
 
@@ -51,7 +51,7 @@ class ShownChunks:
     chunks: tuple[ShownChunk, ...]
 
     def as_json(self) -> dict[str, object]:
-        """The public shape of DESIGN section 9."""
+        """The public shape of `ragassets show --stage chunks --json`; fields may be added."""
         return cast("dict[str, object]", json_value(self))
 
 

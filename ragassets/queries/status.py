@@ -55,7 +55,7 @@ class Status:
         return any(source.last_listed_at is not None for source in self.sources.values())
 
     def as_json(self) -> dict[str, object]:
-        """The public shape of DESIGN section 9."""
+        """The public shape of `ragassets status --json`: fields may be added, none goes."""
         return {
             "sources": json_value(self.sources),
             "index_versions": {
