@@ -70,8 +70,8 @@ def list_dead_letters(
     """The dead letters that match, ordered by source, URI and stage.
 
     Raises:
-        UnknownNameError: There is no such source, or no dead letter of that stage or reason ever
-            could be told from a misspelling: known ones are named.
+        UnknownNameError: There is no such source; or there are dead letters, and none of that
+            stage or reason: an empty list would hide a misspelling, so those that occur are named.
     """
     if source is not None:
         workspace.config.source(source)
