@@ -28,6 +28,7 @@ class LandingZone:
     def __init__(self, root: str) -> None:
         """Open the landing zone below a root (see `open_root`)."""
         opened = open_root(root)
+        self._root = root.rstrip("/")
         self._store: ObjectStore = opened.store
         self._service = f"landing zone {opened.uri}"
 
@@ -45,6 +46,10 @@ class LandingZone:
         if self._size_bytes(content_hash) != len(data):
             self.put_object(_path(content_hash), data)
         return content_hash
+
+    def location(self, content_hash: str) -> str:
+        """The path or URI of the bytes with this hash, for a person; they need not be there."""
+        return f"{self._root}/{_path(content_hash)}"
 
     def get(self, content_hash: str) -> bytes:
         """The bytes with this hash, verified.

@@ -129,14 +129,6 @@ def _detail(workspace: Workspace, row: dict[str, object]) -> DeadLetterDetail:
     return DeadLetterDetail(
         letter,
         stack_trace,
-        raw_bytes_location(workspace, letter.content_hash),
+        workspace.landing_zone.location(letter.content_hash) if letter.content_hash else None,
         remedy(letter.reason),
     )
-
-
-def raw_bytes_location(workspace: Workspace, content_hash: str | None) -> str | None:
-    """Where the landing zone keeps bytes of this hash."""
-    if content_hash is None:
-        return None
-    root = workspace.config.root.rstrip("/")
-    return f"{root}/landing/{content_hash[:2]}/{content_hash}"

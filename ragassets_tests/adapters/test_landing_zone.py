@@ -41,6 +41,7 @@ def test_bytes_lie_under_their_sha256(landing_zone: LandingZone, tmp_path: Path)
     """The layout is public: an operator must find a dead letter's bytes by hand."""
     assert landing_zone.put(b"abc") == ABC
     assert (tmp_path / "landing" / "ba" / ABC).read_bytes() == b"abc"
+    assert landing_zone.location(ABC) == str(tmp_path / "landing" / "ba" / ABC)
     assert landing_zone.get(ABC) == b"abc"
     assert landing_zone.exists(ABC)
     assert list(landing_zone.content_hashes()) == [ABC]
