@@ -127,6 +127,7 @@ class FakeEmbedder:
         self.dim = dim
         self.seed = seed
         self.max_tokens = 256
+        self.window_texts = 512
         self.fingerprint = hashlib.sha256(f"{dim} {seed}".encode()).hexdigest()[:32]
         self.n_embedded = 0
 

@@ -35,6 +35,14 @@ class Embedder(Protocol):
         """Tokens of a text that count, special tokens included; the rest is cut off."""
         ...
 
+    @property
+    def window_texts(self) -> int:
+        """Texts to hand over at once: enough to be fast, few enough to lose when a run is killed.
+
+        The caller keeps a checkpoint after every window.
+        """
+        ...
+
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return (n_texts, dim) float32, L2-normalized; (0, dim) without texts."""
         ...

@@ -21,9 +21,6 @@ from ragassets.errors import InvalidVectorError
 from ragassets.stages.batches import in_batches
 from ragassets.stages.inputs import good_rows, partitions_of
 
-BATCH_CHUNKS = 512
-"""Chunks between two checkpoints: at 100 chunks/s on two cores, a killed run loses 5 s of work."""
-
 COLUMNS = ("chunk_id", "document_id", "uri", "source", "source_shard", "text_hash")
 
 
@@ -154,8 +151,10 @@ def _embed(
     texts: Iterator[pl.DataFrame], new: pl.DataFrame, embedder: Embedder
 ) -> Iterator[Outcome]:
     """Embed the texts, and give every chunk of a text its vector."""
+    if new.is_empty():  # the embedder may have to look at its device to name its window
+        return
     chunks = new.sort(SHARD, "chunk_id")
-    for batch in in_batches(texts, BATCH_CHUNKS):
+    for batch in in_batches(texts, embedder.window_texts):
         vectors = embedder.embed_documents(batch["text"].to_list())
         problems = pl.Series("problem", validate_vectors(vectors, dim=embedder.dim), pl.String)
         embedded = _with_vectors(batch.select("input_hash"), vectors).with_columns(problems)

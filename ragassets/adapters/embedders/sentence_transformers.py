@@ -70,6 +70,11 @@ class SentenceTransformersEmbedder:
         """Tokens of a text that count; read from the model's files where they say so."""
         return read_max_tokens(self._directory) or int(self._model().max_seq_length or 512)
 
+    @property
+    def window_texts(self) -> int:
+        """At 20 to 100 chunks/s on two cores, a killed run loses 5 to 25 s of work."""
+        return 512
+
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return (n_texts, dim) float32, L2-normalized."""
         return self._embed(texts, self._config.document_prompt)
