@@ -25,10 +25,12 @@ from pydantic import (
 
 from ragassets.core.settings import (
     ChunkingConfig,
+    CircuitBreakerConfig,
     CleaningConfig,
     DeduplicationConfig,
     EmbeddingModelConfig,
     RedactionKind,
+    RetryConfig,
     ValidationConfig,
 )
 from ragassets.errors import ConfigurationError, UnknownNameError
@@ -347,8 +349,15 @@ def _is_secret(key: str) -> bool:
     return key.endswith(("api_key", "password", "token"))
 
 
+def _may_be_secret(key: str) -> bool:
+    """Whether a key that is not known may be a misspelt one of a secret."""
+    return re.search(r"key|token|password|secret|auth", key, re.IGNORECASE) is not None
+
+
 def _masked(value: object) -> object:
     """The value, without the user and password of a URL."""
+    if isinstance(value, (list, tuple)):
+        return [_masked(entry) for entry in cast("list[object]", value)]
     return re.sub(r"://[^/@\s]+@", "://…@", value) if isinstance(value, str) else value
 
 
@@ -359,7 +368,7 @@ def _unknown_key(location: tuple[str | int, ...], value: object) -> Configuratio
     key = ".".join(map(str, location))
     return ConfigurationError(
         key=key,
-        value="..." if _is_secret(key) or isinstance(value, dict) else _masked(value),
+        value="..." if _may_be_secret(key) or isinstance(value, dict) else _masked(value),
         problem="is not a known key",
         fix=f"Did you mean {near[0]!r}?" if near else "Remove it",
     )
@@ -367,9 +376,11 @@ def _unknown_key(location: tuple[str | int, ...], value: object) -> Configuratio
 
 _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
     ChunkingConfig,
+    CircuitBreakerConfig,
     CleaningConfig,
     DeduplicationConfig,
     EmbeddingModelConfig,
+    RetryConfig,
     ValidationConfig,
 )
 

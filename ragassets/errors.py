@@ -21,7 +21,8 @@ transient one may.
     │   │   ├── OversizedDocumentError     a decompression bomb, or as good as one
     │   │   └── RejectedDocumentError      validation said no
     │   ├── StageError                     our own step failed on this input; category "stage"
-    │   │   └── InvalidVectorError
+    │   │   ├── InvalidVectorError
+    │   │   └── EmbeddingRefusedError      an embedding service said no to a text
     │   ├── MassDeletionError              a listing would delete too much; exit code 1
     │   ├── IndexVersionError              a version that may not be built, promoted or dropped
     │   └── MissingOutputError             a stage that made nothing of a document; exit code 1
@@ -29,6 +30,7 @@ transient one may.
         ├── ServiceError                   category "service"; exit code 3
         │   ├── SourceUnavailableError
         │   ├── StorageUnavailableError
+        │   ├── EmbeddingServiceError
         │   └── VectorStoreLockedError
         ├── ChangedDuringReadError         the object changed while it was fetched
         ├── MissingRawBytesError           the landing zone lost or damaged what was fetched
@@ -221,6 +223,12 @@ class InvalidVectorError(StageError):
     reason = "invalid_vector"
 
 
+class EmbeddingRefusedError(StageError):
+    """An embedding service refuses one text for good: too long, or not to its taste."""
+
+    reason = "embedding_refused"
+
+
 class MassDeletionError(PermanentError):
     """A complete listing would remove more of a source than its configuration allows."""
 
@@ -271,6 +279,18 @@ class StorageUnavailableError(ServiceError):
     """The root (landing zone and tables) or the catalog cannot be read or written."""
 
     reason = "storage_unavailable"
+
+
+class EmbeddingServiceError(ServiceError):
+    """An embedding service did not embed some texts, whatever was tried."""
+
+    reason = "embedding_service_unavailable"
+
+    def __init__(self, *, service: str, detail: str, is_outage: bool) -> None:
+        self.is_outage = is_outage
+        """It failed on every text, so none of them is to blame."""
+        fix = "The next run tries again; `ragassets doctor` says whether it is back"
+        super().__init__(service=service, detail=detail, fix=fix)
 
 
 class VectorStoreLockedError(ServiceError):

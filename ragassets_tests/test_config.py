@@ -132,6 +132,34 @@ def test_environment_variables_are_filled_in(
             "chunkings.c",
             ["overlap_tokens", "less than half"],
         ),
+        (
+            "embedding_models: {m: {provider: openai, model: x, dim: 3, base_url: 'localhost:80'}}",
+            "embedding_models.m.base_url",
+            ["'localhost:80'", "http:// or https://"],
+        ),
+        (
+            "embedding_models: {m: {model: x, dim: 3, fallback_base_urls: ['http://h/v1']}}",
+            "embedding_models.m",
+            ["fallback_base_urls", "only provider: openai", "Remove it"],
+        ),
+        (
+            "embedding_models: {m: {provider: openai, model: x, dim: 3, retry: {attempt: 3}}}",
+            "embedding_models.m.retry.attempt",
+            ["Did you mean 'attempts'"],
+        ),
+        (
+            "embedding_models: {m: {provider: openai, model: x, dim: 3, concurrency: 0}}",
+            "embedding_models.m.concurrency",
+            ["0", "greater than or equal to 1"],
+        ),
+        (
+            (
+                "embedding_models: {m: {provider: openai, model: x, dim: 3, circuit_breaker:"
+                " {open_second: 3}}}"
+            ),
+            "embedding_models.m.circuit_breaker.open_second",
+            ["Did you mean 'open_seconds'"],
+        ),
         ("- a list", "configuration file", ["list", "ragassets init"]),
         ("sources: [", "configuration file", ["cannot be read", "line"]),
     ],
@@ -154,6 +182,38 @@ def test_a_wrong_secret_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_config(written(tmp_path, text))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        'api_key: "hunter2\\nhunter2"',
+        "fallback_api_key: hünter2",
+        "base_url: 'https://me:hunter2@host/v1'",
+        "fallback_base_urls: ['https://me:hunter2@host/v1']",
+        "api_keys: hunter2",
+    ],
+)
+def test_a_secret_of_an_embedding_service_is_not_shown(tmp_path: Path, entry: str) -> None:
+    """A key with a line break would end up in the error of the HTTP library."""
+    text = f"embedding_models: {{m: {{provider: openai, model: x, dim: 3, {entry}}}}}"
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(written(tmp_path, text))
+    assert "unter2" not in str(caught.value)
+
+
+def test_an_empty_key_is_none_and_a_final_line_break_is_dropped(tmp_path: Path) -> None:
+    """Keys come out of files and of variables that are set to nothing."""
+    text = (
+        "embedding_models: {m: {provider: openai, model: x, dim: 3, api_key: '',"
+        ' fallback_api_key: "abc\\n"}}\n'
+        "index_versions: {v1: {chunking: recursive-256, embedding_model: m}}"
+    )
+    model = load_config(written(tmp_path, text)).embedding_model("m")
+    assert model.api_key is None
+    assert model.fallback_api_key is not None
+    assert model.fallback_api_key.get_secret_value() == "abc"
+    assert model.endpoints == ("https://api.openai.com/v1",)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ PUBLIC = {
     "ConfigurationError": "configuration",
     "CorruptDocumentError": "corrupt",
     "DocumentError": "document",
+    "EmbeddingRefusedError": "embedding_refused",
+    "EmbeddingServiceError": "embedding_service_unavailable",
     "EmptyDocumentError": "empty",
     "EncryptedDocumentError": "encrypted",
     "IndexVersionError": "index_version",

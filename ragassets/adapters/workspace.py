@@ -28,6 +28,7 @@ class Workspace:
     def __init__(self, config: Config) -> None:
         """Remember the configuration; nothing is opened yet."""
         self.config = config
+        self._embedders: dict[str, Embedder] = {}
 
     @cached_property
     def tables(self) -> DeltaTables:
@@ -64,14 +65,16 @@ class Workspace:
         return LocalFolder(source.uri, source.include, source.exclude)
 
     def embedder(self, name: str) -> Embedder:
-        """The named embedding model; loaded once a process."""
-        return open_embedder(name, self.config.embedding_model(name))
+        """The named embedding model; opened once, since a service's limits and circuits last."""
+        if name not in self._embedders:
+            self._embedders[name] = open_embedder(name, self.config.embedding_model(name))
+        return self._embedders[name]
 
     def tokenizer(self, chunking: str) -> Tokenizer:
         """The tokenizer that counts a chunking's tokens."""
         named = self.config.chunking(chunking).tokenizer
         model = self.config.embedding_models.get(named) if named else None
-        return load_tokenizer(model.model if model else named)
+        return load_tokenizer((model.tokenizer or model.model) if model else named)
 
     def collection_config(self, index_version: str) -> CollectionConfig:
         """What the index version's collection is made with."""

@@ -1,11 +1,14 @@
 """What an embedding model is, and what sound vectors are; no model is loaded here."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ragassets.errors import RagAssetsError
 
 NORM_TOLERANCE = 1e-3
 """float16 inference leaves unit vectors off by up to about 5e-4; a wrong pooling or a missing
@@ -52,6 +55,25 @@ class Embedder(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class EmbeddedTexts:
+    """What an embedder made of some texts, each for itself."""
+
+    vectors: NDArray[np.float32]
+    """(n_texts, dim), L2-normalized; the rows of failures are zero."""
+    failures: Mapping[int, RagAssetsError]
+    """By position."""
+
+
+@runtime_checkable
+class EmbedsEach(Protocol):
+    """An embedder that may fail on some texts and keep the others, as a service does."""
+
+    def embed_each(self, texts: Sequence[str]) -> EmbeddedTexts:
+        """Embed documents; what says something of one text only is not raised."""
+        ...
+
+
 def validate_vectors(
     vectors: NDArray[np.float32], *, dim: int, is_normalized: bool = True
 ) -> list[str | None]:
@@ -70,7 +92,9 @@ def validate_vectors(
     return [_length_problem(float(norm), is_normalized=is_normalized) for norm in norms]
 
 
-def truncate_vectors(vectors: NDArray[np.float32], *, dim: int) -> NDArray[np.float32]:
+def truncate_vectors(
+    vectors: NDArray[np.float32] | NDArray[np.float64], *, dim: int
+) -> NDArray[np.float32]:
     """Return the first `dim` components of each row, L2-normalized again; zero rows stay zero.
 
     Source: Kusupati et al., Matryoshka Representation Learning, https://arxiv.org/abs/2205.13147
@@ -94,6 +118,42 @@ def batch_by_tokens(n_tokens: Sequence[int], *, batch_tokens: int) -> list[list[
         else:
             batches.append([position])
     return batches
+
+
+def batch_by_count(
+    n_tokens: Sequence[int], *, batch_texts: int, batch_tokens: int
+) -> list[list[int]]:
+    """Return batches of consecutive positions, each within both limits.
+
+    For services: they pad nothing, so texts of any length go together. A text longer than the
+    budget is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    n_in_batch = 0
+    for position, count in enumerate(n_tokens):
+        is_full = bool(batches) and len(batches[-1]) == batch_texts
+        if not batches or is_full or n_in_batch + count > batch_tokens:
+            batches.append([])
+            n_in_batch = 0
+        batches[-1].append(position)
+        n_in_batch += count
+    return batches
+
+
+ASCII_CHARS_PER_TOKEN = 3
+OTHER_BYTES_PER_TOKEN = 2
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text where its tokenizer is not at hand, meant to err on the high side.
+
+    A token of three ASCII characters, or of two UTF-8 bytes of other scripts. English has four to
+    five characters a token; a Chinese character, three bytes, has one to one and a half tokens. Too
+    high sends smaller batches, too low meets a 429: no vector depends on it.
+    """
+    n_ascii = sum(map(str.isascii, text)) if not text.isascii() else len(text)
+    n_other_bytes = len(text.encode("utf-8", "surrogatepass")) - n_ascii
+    return 1 + n_ascii // ASCII_CHARS_PER_TOKEN + n_other_bytes // OTHER_BYTES_PER_TOKEN
 
 
 def _length_problem(norm: float, *, is_normalized: bool) -> str | None:

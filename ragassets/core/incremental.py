@@ -250,6 +250,9 @@ class Failure:
     message: str
     stack_trace: str
     is_transient: bool
+    n_attempts: int = 1
+    """0 where the input itself was not tried, as when a service was down for all: an outage of many
+    runs must not park what nobody ever looked at."""
 
     def as_row(self, *, input_hash: str, run_id: str, now: datetime) -> dict[str, object]:
         """The bookkeeping columns of this failure's first attempt."""
@@ -261,7 +264,7 @@ class Failure:
             "error_message": self.message,
             "stack_trace": self.stack_trace,
             "is_transient": self.is_transient,
-            "attempts": 1,
+            "attempts": self.n_attempts,
             "first_failed_at": now,
             "last_failed_at": now,
             "failed_run_id": run_id,

@@ -6,6 +6,7 @@ whenever it loads, and those modules import polars, numpy and the like.
 
 import re
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -224,23 +225,140 @@ class ChunkingConfig(BaseModel):
         return self
 
 
-class EmbeddingModelConfig(BaseModel):
-    """One entry of `embedding_models` in the configuration file."""
+class RetryConfig(BaseModel):
+    """How often and how patiently a request to a service is tried again.
+
+    Source: exponential backoff with jitter, https://aws.amazon.com/builders-library/
+    timeouts-retries-and-backoff-with-jitter; `Retry-After`: RFC 9110, section 10.2.3.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    policy: Literal["exponential", "fixed"] = "exponential"
+    """`exponential` doubles the wait after each try, `fixed` keeps it."""
+    attempts: int = Field(default=6, ge=1, le=20)
+    """Tries in all. With the defaults the five waits between them are 5, 10, 20, 40 and 80 s."""
+    first_wait_seconds: float = Field(default=5.0, ge=0.0, le=3600.0)
+    max_wait_seconds: float = Field(default=80.0, ge=0.0, le=3600.0)
+    """No wait of ours is longer; jitter comes on top."""
+    jitter_seconds: float = Field(default=2.0, ge=0.0, le=600.0)
+    """A random time up to this is added, so that clients do not come back all at once."""
+    max_retry_after_seconds: float = Field(default=300.0, ge=0.0, le=86_400.0)
+    """A service that asks for a longer pause is left alone until a later run."""
+
+
+class CircuitBreakerConfig(BaseModel):
+    """When an endpoint is given up for a while, so that an outage costs minutes, not hours."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    failures: int = Field(default=3, ge=1, le=1000)
+    """Batches in a row that failed in all their tries until the endpoint is left alone."""
+    open_seconds: float = Field(default=300.0, gt=0.0, le=86_400.0)
+    """How long it is left alone; then one try decides."""
+
+
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+
+SERVICE_KEYS = frozenset(
+    {"base_url", "api_key", "fallback_base_urls", "fallback_api_key", "served_model"}
+    | {"shortening", "encoding_format", "concurrency", "batch_texts", "max_input_tokens"}
+    | {"requests_per_minute", "tokens_per_minute", "timeout_seconds", "retry", "circuit_breaker"}
+)
+"""Keys that only services have: with another provider they would be ignored in silence."""
+
+
+class EmbeddingModelConfig(BaseModel):
+    """One entry of `embedding_models` in the configuration file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
     provider: Literal["sentence-transformers", "openai"] = "sentence-transformers"
+    """`openai` is every service with an OpenAI-compatible `/embeddings`."""
     model: str = Field(min_length=1)
     """The bundled `all-MiniLM-L6-v2`, a local path, a hub id, or the service's model name."""
     dim: int = Field(gt=0, le=65_536)
-    """Dimension of the vectors; less than the model's own truncates them (Matryoshka)."""
+    """Dimension of the vectors; less than the model's own truncates them (Matryoshka); for a
+    service see `shortening`."""
     revision: str | None = None
-    """Commit of a hub model; None takes what the local cache or the hub calls main."""
+    """Commit of a hub model; None takes what the local cache or the hub calls main. For a service:
+    any word that changes when the model behind the name does."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     document_prompt: str = ""
     query_prompt: str = ""
     """Text put before every document or query, for models that were trained with prefixes."""
     batch_tokens: int = Field(default=8_192, gt=0)
-    """Tokens, padding included, of one forward pass. Decides memory and speed, not vectors."""
+    """Tokens, padding included, of one forward pass; of a service, of one request. Decides memory
+    and speed, not vectors."""
+    tokenizer: str | None = None
+    """A path or hub id whose tokenizer counts a service's tokens; None estimates them from above
+    (`core/embedding.py`)."""
+
     base_url: str | None = None
+    """Where `/embeddings` is; None is OpenAI."""
     api_key: SecretStr | None = None
+    fallback_base_urls: tuple[str, ...] = ()
+    """Other endpoints of the very same model, for when `base_url` fails. One that answers with
+    another model's name, dimension or vectors is not used."""
+    fallback_api_key: SecretStr | None = None
+    """The fallbacks' key; None sends them `api_key`."""
+    served_model: str | None = None
+    """What the service calls the model in its answers, where that is not `model`."""
+    shortening: Literal["none", "service", "client"] = "none"
+    """What makes vectors of `dim` where the model's own are longer (Matryoshka): `service` sends
+    `dimensions`, `client` cuts here, `none` refuses them."""
+    encoding_format: Literal["base64", "float"] = "base64"
+    """How vectors travel: base64 is a third of the size, `float` is understood everywhere."""
+    concurrency: int = Field(default=8, ge=1, le=256)
+    """Requests at the same time."""
+    batch_texts: int = Field(default=128, ge=1, le=2_048)
+    """Texts in one request. OpenAI takes at most 2,048."""
+    max_input_tokens: int = Field(default=8_192, ge=1)
+    """What the model reads of one text. A longer one is the service's to cut or to refuse."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """What each endpoint grants; None leaves it to the service to say 429."""
+    timeout_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
+    """How long to wait for the next bytes of an answer."""
+    retry: RetryConfig = RetryConfig()
+    circuit_breaker: CircuitBreakerConfig = CircuitBreakerConfig()
+
+    @field_validator("base_url", "fallback_base_urls")
+    @classmethod
+    def _check_urls(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for url in (value,) if isinstance(value, str) else value or ():
+            parts = urlsplit(url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                message = "it must be http:// or https:// and a host, up to where /embeddings is"
+                raise ValueError(message)
+            if parts.username or parts.password:
+                message = "it must hold no user or password; give api_key: ${VARIABLE}"
+                raise ValueError(message)
+        return value
+
+    @field_validator("api_key", "fallback_api_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        # A header takes no more; its library would print the key in the error.
+        key = value.get_secret_value().strip() if value else ""
+        if not (key.isascii() and key.isprintable()):
+            message = "it must be one line of ASCII"
+            raise ValueError(message)
+        return SecretStr(key) if key else None
+
+    @model_validator(mode="after")
+    def _check_provider(self) -> Self:
+        if self.provider != "openai":
+            if given := sorted(self.model_fields_set & SERVICE_KEYS):
+                message = f"{', '.join(given)}: only provider: openai has this. Remove it"
+                raise ValueError(message)
+        elif self.dtype != "float32":
+            message = f"dtype: {self.dtype} is for local models. Remove it"
+            raise ValueError(message)
+        return self
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The service's base URLs, the first choice first, each once, without a closing slash."""
+        urls = (self.base_url or OPENAI_BASE_URL, *self.fallback_base_urls)
+        return tuple(dict.fromkeys(url.rstrip("/") for url in urls))

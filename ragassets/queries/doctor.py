@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import polars as pl
 
 from ragassets.adapters.embedders.model_files import BUNDLED_NAMES, find_model
+from ragassets.adapters.embedders.openai_compatible import OpenAICompatibleEmbedder
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.parsers.unstructured_office import SPACY_MODELS
 from ragassets.adapters.qdrant_edge_store import MIN_FREE_BYTES
@@ -257,6 +258,9 @@ def _check_models(workspace: Workspace) -> Iterator[Check]:
 
 def _check_model(workspace: Workspace, name: str) -> Iterator[Check]:
     embedder = workspace.embedder(name)
+    if isinstance(embedder, OpenAICompatibleEmbedder):
+        yield from _check_endpoints(embedder)
+        return
     vectors = embedder.embed_queries([PROBE])
     problem = validate_vectors(vectors, dim=embedder.dim)[0]
     if problem:
@@ -268,6 +272,19 @@ def _check_model(workspace: Workspace, name: str) -> Iterator[Check]:
             f"{workspace.config.embedding_model(name).model}: sound vectors of {embedder.dim}"
             f" dimensions, {embedder.max_tokens} tokens",
         )
+
+
+def _check_endpoints(embedder: OpenAICompatibleEmbedder) -> Iterator[Check]:
+    """One tiny request to each endpoint of a service; it may cost a fraction of a cent."""
+    for report in embedder.probe_endpoints():
+        label = f"model {embedder.name} at {report.url}"
+        if report.problem is None:
+            yield Check(label, "ok", f"answers; sound vectors of {embedder.dim} dimensions")
+        elif report.is_fallback:
+            yield Check(label, "warn", report.problem, "Mend it before base_url fails")
+        else:
+            remedy = "See docs/embedding-services.md"
+            yield Check(label, "fail", report.problem, remedy)
 
 
 def _check_bundled_model() -> Check:

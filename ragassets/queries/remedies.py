@@ -10,6 +10,10 @@ REMEDIES: dict[str, str] = {
     " runs it waits until its modification time or size changes (`touch` it).",
     "corrupt": "Open the file with its own program, save it again, then run `ragassets ingest`; it"
     " is tried again when its bytes have changed.",
+    "embedding_refused": "The embedding service does not take this text, most often because it is"
+    " too long: lower `max_tokens` of the chunking, or name the model's own tokenizer there.",
+    "embedding_service_unavailable": "The embedding service fails on this text while it answers"
+    " others. It was tried in five runs; it is tried again when the text or the model has changed.",
     "empty": "There is no text in it. Put text into it, or exclude it under the source.",
     "encrypted": "Store a copy without password or encryption in the source.",
     "garbage": "Its text is not readable words: look at `ragassets show --stage parsed`, and"

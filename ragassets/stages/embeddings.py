@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS
-from ragassets.core.embedding import Embedder, validate_vectors
+from ragassets.core.embedding import EmbeddedTexts, Embedder, EmbedsEach, validate_vectors
 from ragassets.core.fingerprints import fingerprint
 from ragassets.core.incremental import Failure, with_input_hash
 from ragassets.core.indexing import check_same_embedding
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
-from ragassets.errors import InvalidVectorError
+from ragassets.errors import EmbeddingServiceError, InvalidVectorError, RagAssetsError
 from ragassets.stages.batches import in_batches
 from ragassets.stages.inputs import good_rows, partitions_of
 
@@ -155,15 +155,30 @@ def _embed(
         return
     chunks = new.sort(SHARD, "chunk_id")
     for batch in in_batches(texts, embedder.window_texts):
-        vectors = embedder.embed_documents(batch["text"].to_list())
-        problems = pl.Series("problem", validate_vectors(vectors, dim=embedder.dim), pl.String)
-        embedded = _with_vectors(batch.select("input_hash"), vectors).with_columns(problems)
+        vectors, problems = _embed_batch(embedder, batch["text"].to_list())
+        embedded = _with_vectors(batch.select("input_hash"), vectors).with_row_index("position")
         rows = chunks.join(embedded, on="input_hash", maintain_order="left")
-        unsound = rows.filter(pl.col("problem").is_not_null()).select("chunk_id", "problem")
+        is_failed = pl.col("position").is_in(sorted(problems))
+        failed = rows.filter(is_failed).select("chunk_id", "position")
         yield Outcome(
-            _rows(rows.filter(pl.col("problem").is_null())),
-            [_invalid(*row) for row in unsound.iter_rows()],
+            _rows(rows.filter(~is_failed)),
+            [_failure(chunk_id, problems[position]) for chunk_id, position in failed.iter_rows()],
         )
+
+
+def _embed_batch(
+    embedder: Embedder, texts: list[str]
+) -> tuple[NDArray[np.float32], dict[int, RagAssetsError | str]]:
+    """The vectors (n_texts, dim), and by position what failed: an error, or an unsound vector."""
+    is_each = isinstance(embedder, EmbedsEach)
+    made = (
+        embedder.embed_each(texts)
+        if is_each
+        else EmbeddedTexts(embedder.embed_documents(texts), failures={})
+    )
+    unsound = validate_vectors(made.vectors, dim=embedder.dim)
+    problems = {position: problem for position, problem in enumerate(unsound) if problem}
+    return made.vectors, {**problems, **made.failures}
 
 
 def _with_vectors(frame: pl.DataFrame, vectors: NDArray[np.float32]) -> pl.DataFrame:
@@ -179,8 +194,14 @@ def _rows(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _invalid(chunk_id: str, problem: str) -> Failure:
-    error = InvalidVectorError(stage="embeddings", subject=chunk_id, detail=problem)
+def _failure(chunk_id: str, problem: RagAssetsError | str) -> Failure:
+    error = (
+        InvalidVectorError(stage="embeddings", subject=chunk_id, detail=problem)
+        if isinstance(problem, str)
+        else problem
+    )
+    # A service that was down for all looked at none of the texts.
+    is_outage = isinstance(error, EmbeddingServiceError) and error.is_outage
     return Failure(
         key=chunk_id,
         category=error.category,
@@ -188,5 +209,6 @@ def _invalid(chunk_id: str, problem: str) -> Failure:
         error_type=type(error).__name__,
         message=str(error),
         stack_trace="",
-        is_transient=False,
+        is_transient=error.is_transient,
+        n_attempts=0 if is_outage else 1,
     )

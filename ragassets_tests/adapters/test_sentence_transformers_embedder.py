@@ -128,12 +128,6 @@ def test_opening_an_embedder_loads_neither_torch_nor_the_model() -> None:
     assert done.stdout == "256 32 False\n"
 
 
-def test_a_service_as_provider_is_refused_for_now() -> None:
-    """It comes with a later release."""
-    with pytest.raises(ConfigurationError, match="later release"):
-        embedder(provider="openai")
-
-
 def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
     """A long document should cost time, not the run."""
     sizes: list[int] = []

@@ -1,12 +1,20 @@
 """What sound vectors are, and how texts are grouped for a model."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ragassets.core.embedding import batch_by_tokens, truncate_vectors, validate_vectors
+from ragassets.core.embedding import (
+    batch_by_count,
+    batch_by_tokens,
+    estimate_tokens,
+    truncate_vectors,
+    validate_vectors,
+)
 from ragassets.core.settings import EmbeddingModelConfig
 
 
@@ -57,6 +65,41 @@ def test_batches_hold_every_text_once_within_the_budget(
         assert padded <= batch_tokens or len(batch) == 1
     lengths = [n_tokens[i] for batch in batches for i in batch]
     assert lengths == sorted(lengths, reverse=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 300)), st.integers(1, 20), st.integers(1, 600))
+def test_batches_for_a_service_keep_the_order_and_both_limits(
+    n_tokens: list[int], batch_texts: int, batch_tokens: int
+) -> None:
+    """A service refuses a batch of too many texts or tokens as a whole."""
+    batches = batch_by_count(n_tokens, batch_texts=batch_texts, batch_tokens=batch_tokens)
+    assert [i for batch in batches for i in batch] == list(range(len(n_tokens)))
+    for batch in batches:
+        assert 1 <= len(batch) <= batch_texts
+        assert sum(n_tokens[i] for i in batch) <= batch_tokens or len(batch) == 1
+    for batch, following in itertools.pairwise(batches):
+        is_full = len(batch) == batch_texts
+        assert is_full or sum(n_tokens[i] for i in [*batch, following[0]]) > batch_tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "n_tokens"),
+    [("", 1), ("a cat", 2), ("word " * 100, 167), ("日本語", 5), ("naïve", 3), ("\ud800", 2)],
+)
+def test_tokens_are_estimated_from_above(text: str, n_tokens: int) -> None:
+    """A token of three ASCII characters or of two bytes of other scripts, and one for the text."""
+    assert estimate_tokens(text) == n_tokens
+
+
+def test_the_estimate_is_above_the_bundled_tokenizer_for_prose() -> None:
+    """Too low meets throttling; much too high wastes half of a rate limit."""
+    from ragassets.adapters.tokenizers import load_tokenizer
+    from ragassets_tests.scenario import manual
+
+    text = manual()
+    actual = len(load_tokenizer().offsets(text))
+    assert actual < estimate_tokens(text) < 2 * actual
 
 
 def test_a_key_is_never_printed() -> None:
