@@ -94,13 +94,15 @@ def _query_request(
         limit=ranking_depth(request),
         query=Query.Nearest(vector, using=query.using),
         filter=selection,
-        params=None if is_sparse else _search_params(config),
+        params=None if is_sparse else _search_params(request, config),
     )
 
 
-def _search_params(config: CollectionConfig) -> "SearchParams | None":
+def _search_params(request: SearchRequest, config: CollectionConfig) -> "SearchParams | None":
     from qdrant_edge import QuantizationSearchParams, SearchParams
 
+    if request.exact:
+        return SearchParams(exact=True, quantization=QuantizationSearchParams(ignore=True))
     if config.quantization == "none":
         return None
     oversampling = OVERSAMPLING[config.quantization]

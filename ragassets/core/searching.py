@@ -65,6 +65,9 @@ class SearchRequest:
     """(dim,) float32 of the query."""
     text: str | None = None
     filters: Mapping[str, str] = field(default_factory=dict[str, str])
+    exact: bool = False
+    """Compare with every vector as it is: no approximate index, no quantized values. Slow on large
+    collections, and what approximate search is measured against."""
 
     def __post_init__(self) -> None:
         """Refuse a request that its mode cannot answer."""

@@ -4,6 +4,7 @@ A store joins by an entry in `BACKENDS`. What it declares itself unable to do (`
 left out by `needs`, and has to be refused by name instead.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -475,6 +476,23 @@ class TestSearch:
             assert store.search_batch("v1", requests) == [
                 store.search("v1", request) for request in requests
             ]
+
+    @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+    def test_an_exact_search_finds_the_same_in_a_small_collection(
+        self, open_store: Open, mode: str
+    ) -> None:
+        """What approximate search is measured against must be a search like any other."""
+        with open_store() as store:
+            store.ensure_collection("v1", CONFIG)
+            store.upsert("v1", batch(*self.TEXTS))
+            request = SearchRequest(
+                mode=mode,  # type: ignore[arg-type]
+                limit=3,
+                vector=vector("red apples"),
+                text="red apples",
+            )
+            exact = dataclasses.replace(request, exact=True)
+            assert store.search("v1", exact) == store.search("v1", request)
 
     def test_a_hit_carries_the_whole_payload(self, open_store: Open) -> None:
         """A search result needs no table."""
