@@ -29,6 +29,7 @@ from ragassets.core.settings import (
     CleaningConfig,
     DeduplicationConfig,
     EmbeddingModelConfig,
+    GatesConfig,
     RedactionKind,
     RetryConfig,
     ValidationConfig,
@@ -123,6 +124,18 @@ class AliasConfig(_Section):
     """The version where the alias starts; `promote` and `rollback` move it afterwards."""
     golden_queries: str | None = None
     """JSON lines `{"query": text, "relevant": {URI: grade}}`."""
+    gates: GatesConfig | None = None
+    """Gates of this alias, where they differ from the global ones."""
+
+    @model_validator(mode="after")
+    def _refuse_gates_that_nothing_measures(self) -> Self:
+        if self.gates is None or self.golden_queries is not None:
+            return self
+        for name in ("min_ndcg_at_10", "min_recall_at_10", "min_mrr_at_10"):
+            if (limit := getattr(self.gates, name)) is not None:
+                message = f"gates.{name}: {limit} needs golden_queries to be measured by"
+                raise ValueError(message)
+        return self
 
 
 class Config(_Section):
@@ -160,6 +173,8 @@ class Config(_Section):
     aliases: Mapping[Name, AliasConfig] = Field(
         default_factory=lambda: {"documents": AliasConfig(live="v1")}
     )
+    gates: GatesConfig = GatesConfig()
+    """What a version must keep before an alias may serve it."""
 
     folder: Annotated[Path, Field(exclude=True)] = Field(default_factory=Path.cwd)
     """What relative paths are relative to: the folder of the file, or the working directory."""
@@ -215,6 +230,10 @@ class Config(_Section):
     def alias(self, name: str) -> AliasConfig:
         """The named alias; see `source`."""
         return _lookup("aliases", self.aliases, name)
+
+    def gates_of(self, alias: str) -> GatesConfig:
+        """The gates before an alias: the global ones with its own changes; see `source`."""
+        return self.gates.with_changes(self.alias(alias).gates)
 
 
 Entry = TypeVar("Entry")
@@ -380,6 +399,7 @@ _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
     CleaningConfig,
     DeduplicationConfig,
     EmbeddingModelConfig,
+    GatesConfig,
     RetryConfig,
     ValidationConfig,
 )

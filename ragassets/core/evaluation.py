@@ -15,6 +15,9 @@ from ragassets.errors import ConfigurationError
 CUTOFF = 10
 """Ranks that count: what a person or a prompt reads, and what published baselines report."""
 
+TIE = 1e-6
+"""Scores closer than this are equal: float32 sums of a thousand products differ by their order."""
+
 
 @dataclass(frozen=True)
 class GoldenQuery:
@@ -23,6 +26,16 @@ class GoldenQuery:
     query: str
     relevant: Mapping[str, float]
     """URI to grade; a higher grade is better, 0 is not relevant."""
+
+
+@dataclass(frozen=True)
+class QueryScore:
+    """How well one golden query was answered, each number in [0, 1]."""
+
+    query: str
+    ndcg_at_10: float
+    recall_at_10: float
+    reciprocal_rank: float
 
 
 @dataclass(frozen=True)
@@ -66,19 +79,62 @@ def reciprocal_rank(
     return 0.0
 
 
+def score_rankings(
+    queries: Sequence[GoldenQuery], rankings: Sequence[Sequence[str]]
+) -> list[QueryScore]:
+    """Score each query; each ranking holds every document at most once, best first."""
+    return [
+        QueryScore(
+            query=query.query,
+            ndcg_at_10=ndcg(ranking, query.relevant),
+            recall_at_10=recall(ranking, query.relevant),
+            reciprocal_rank=reciprocal_rank(ranking, query.relevant),
+        )
+        for query, ranking in zip(queries, rankings, strict=True)
+    ]
+
+
+def average(scores: Sequence[QueryScore]) -> RetrievalQuality:
+    """Means over the queries, which all count the same; zeros without queries."""
+    if not scores:
+        return RetrievalQuality(0, 0.0, 0.0, 0.0)
+    return RetrievalQuality(
+        n_queries=len(scores),
+        ndcg_at_10=fmean(score.ndcg_at_10 for score in scores),
+        recall_at_10=fmean(score.recall_at_10 for score in scores),
+        mrr_at_10=fmean(score.reciprocal_rank for score in scores),
+    )
+
+
 def evaluate_rankings(
     queries: Sequence[GoldenQuery], rankings: Sequence[Sequence[str]]
 ) -> RetrievalQuality:
-    """Means over the queries; each ranking holds every document at most once, best first."""
-    pairs = list(zip(rankings, (query.relevant for query in queries), strict=True))
-    if not pairs:
-        return RetrievalQuality(0, 0.0, 0.0, 0.0)
-    return RetrievalQuality(
-        n_queries=len(pairs),
-        ndcg_at_10=fmean(ndcg(*pair) for pair in pairs),
-        recall_at_10=fmean(recall(*pair) for pair in pairs),
-        mrr_at_10=fmean(reciprocal_rank(*pair) for pair in pairs),
-    )
+    """Means over the queries; see `score_rankings`."""
+    return average(score_rankings(queries, rankings))
+
+
+def recall_against_exact(
+    found: Sequence[str], exact: Sequence[tuple[str, float]], cutoff: int = CUTOFF
+) -> float:
+    """Share of the true nearest neighbours that an approximate search found among its first.
+
+    Points as near as the last true neighbour count as true ones: which of several equal texts comes
+    first is an accident. 1 where there is nothing to find.
+
+    Args:
+        found: Ids by the approximate search, best first.
+        exact: Ids and scores by the exact search, best first; more than `cutoff`, to see ties.
+        cutoff: Neighbours that count.
+
+    Source: the distance threshold of Aumüller, Bernhardsson and Faithfull 2020, "ANN-Benchmarks: A
+    benchmarking tool for approximate nearest neighbor algorithms", section 3.6.
+    """
+    n_wanted = min(cutoff, len(exact))
+    if not n_wanted:
+        return 1.0
+    threshold = exact[n_wanted - 1][1] - TIE
+    true = {name for name, score in exact if score >= threshold}
+    return min(len(true.intersection(found[:cutoff])), n_wanted) / n_wanted
 
 
 def rank_documents(hit_uris: Sequence[str]) -> list[str]:

@@ -362,3 +362,46 @@ class EmbeddingModelConfig(BaseModel):
         """The service's base URLs, the first choice first, each once, without a closing slash."""
         urls = (self.base_url or OPENAI_BASE_URL, *self.fallback_base_urls)
         return tuple(dict.fromkeys(url.rstrip("/") for url in urls))
+
+
+class GatesConfig(BaseModel):
+    """What a version must keep before an alias may serve it; null switches a gate off.
+
+    Completeness, equal counts and sound vectors are no gates: they are always asked for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_ndcg_at_10: float | None = Field(default=None, ge=0.0, le=1.0)
+    min_recall_at_10: float | None = Field(default=None, ge=0.0, le=1.0)
+    min_mrr_at_10: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Off: what is good depends on the golden queries."""
+
+    max_ndcg_drop: float | None = Field(default=0.05, ge=0.0, le=1.0)
+    """How much of nDCG@10 a version may lose against the live one, where the loss is no accident.
+    0.05 of an nDCG@10 between 0.5 and 1 are 5 to 10 %.
+
+    Source: Spärck Jones 1974, "Automatic indexing", calls differences of 5 to 10 % noticeable."""
+
+    significance: float = Field(default=0.05, gt=0.0, le=1.0)
+    """p-value up to which a loss counts as no accident. With five golden queries or fewer none can
+    be that small."""
+
+    min_recall_vs_exact: float | None = Field(default=0.9, ge=0.0, le=1.0)
+    """Share of the true ten nearest neighbours that a search must find. Graph indexes with their
+    usual settings find 0.95 and more of them on embeddings of text; exact ones all."""
+
+    max_latency_ms_p95: float | None = Field(default=None, gt=0.0)
+    """Off: a busy machine would fail a good version."""
+
+    max_dead_letter_share: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of the documents that are dead letters. Off: a folder may hold many files that are no
+    documents."""
+
+    def with_changes(self, other: "GatesConfig | None") -> "GatesConfig":
+        """These gates, replaced by those that the other section sets itself."""
+        if other is None:
+            return self
+        return self.model_copy(
+            update={name: getattr(other, name) for name in other.model_fields_set}
+        )

@@ -13,7 +13,9 @@ from ragassets.core.evaluation import (
     parse_golden_queries,
     rank_documents,
     recall,
+    recall_against_exact,
     reciprocal_rank,
+    score_rankings,
 )
 from ragassets.errors import ConfigurationError
 
@@ -99,3 +101,46 @@ def test_a_wrong_line_is_named(line: str) -> None:
     good = '{"query": "q", "relevant": {}}'
     with pytest.raises(ConfigurationError, match=r"golden\.jsonl:2"):
         parse_golden_queries(f"{good}\n{line}\n", origin="golden.jsonl")
+
+
+@given(
+    st.lists(st.sampled_from("abcdefghijklmn"), unique=True),
+    st.dictionaries(st.sampled_from("abcdefghijklmn"), st.integers(0, 3)),
+)
+def test_scores_agree_with_a_slow_reference(ranking: list[str], relevant: dict[str, int]) -> None:
+    """The definitions, written out."""
+    (score,) = score_rankings([GoldenQuery("q", relevant)], [ranking])
+    first = ranking[:10]
+    gain = sum(relevant.get(name, 0) / math.log2(i + 2) for i, name in enumerate(first))
+    grades = sorted(relevant.values(), reverse=True)[:10]
+    ideal = sum(grade / math.log2(i + 2) for i, grade in enumerate(grades))
+    good = {name for name, grade in relevant.items() if grade}
+    ranks = [i + 1 for i, name in enumerate(first) if name in good]
+    assert score.ndcg_at_10 == pytest.approx(gain / ideal if ideal else 0)
+    assert score.recall_at_10 == (len([n for n in first if n in good]) / len(good) if good else 0)
+    assert score.reciprocal_rank == (1 / ranks[0] if ranks else 0)
+
+
+def test_recall_against_exact_search_by_hand() -> None:
+    """Equal scores at the edge are equally good; what lies beyond the cutoff does not count."""
+    exact = [("a", 0.9), ("b", 0.8), ("c", 0.7), ("d", 0.7), ("e", 0.1)]
+    assert recall_against_exact(["a", "b", "d"], exact, 3) == 1
+    assert recall_against_exact(["a", "b", "e"], exact, 3) == pytest.approx(2 / 3)
+    assert recall_against_exact(["x", "y", "z", "a"], exact, 3) == 0
+    assert recall_against_exact([], exact, 3) == 0
+    assert recall_against_exact(["a", "b"], exact[:2]) == 1
+    assert recall_against_exact([], []) == 1
+
+
+@given(
+    st.lists(st.sampled_from("abcdefghijklmn"), unique=True),
+    st.dictionaries(st.sampled_from("abcdefghijklmn"), st.integers(0, 3).map(float)),
+    st.integers(1, 12),
+)
+def test_recall_against_exact_search_stays_in_range_and_is_1_for_exact_search(
+    found: list[str], scores: dict[str, float], cutoff: int
+) -> None:
+    """Whatever is found."""
+    exact = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    assert 0 <= recall_against_exact(found, exact, cutoff) <= 1
+    assert recall_against_exact([name for name, _ in exact], exact, cutoff) == 1
