@@ -1,10 +1,11 @@
-"""`ragassets index …`: list, build, promote and roll back index versions."""
+"""`ragassets index …`: list, build, evaluate, promote and roll back index versions."""
 
 import getpass
 from typing import Annotated, Literal
 
 import typer
 
+from ragassets.cli.evaluations import write_evaluation
 from ragassets.cli.failures import NEEDS_ATTENTION
 from ragassets.cli.ingestion import write_report
 from ragassets.cli.inspection import write_versions
@@ -69,6 +70,33 @@ def build(
         )
     write_report(report, as_json=session.as_json)
     if report.problems:
+        raise typer.Exit(NEEDS_ATTENTION)
+
+
+@index.command("evaluate")
+def evaluate(
+    context: typer.Context,
+    index_version: Annotated[str, typer.Argument(metavar="VERSION", help="Which one to ask.")],
+    alias: Annotated[
+        str | None,
+        typer.Option(
+            "--alias", help="Whose golden queries and gates. [default: the version's own]"
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the golden queries on a version, and compare it with the live one; changes nothing."""
+    session = Session(context, config=config, as_json=as_json)
+    session.config.index_version(index_version)
+    from ragassets.queries.evaluation import evaluate_version
+
+    found = evaluate_version(session.workspace, index_version, alias=alias)
+    if session.as_json:
+        write_json(found.as_json())
+    else:
+        write_evaluation(found)
+    if found.failed_gates:
         raise typer.Exit(NEEDS_ATTENTION)
 
 

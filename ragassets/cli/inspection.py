@@ -88,6 +88,9 @@ def write_versions(versions: "list[VersionStatus]") -> None:
             write_line(
                 f"attention: {version.index_version} is incomplete: {'; '.join(version.problems)}"
             )
+        if version.state == "failed_gates":
+            failed = "; ".join(version.failed_gates)
+            write_line(f"attention: {version.index_version} failed its gates: {failed}")
     for text in sorted({version.note for version in versions if version.note}):
         write_line(f"attention: points are not known: {text}")
 

@@ -17,6 +17,11 @@ BLOCK = pl.Struct(
     {"kind": TEXT, "start_char": COUNT, "end_char": COUNT, "page": COUNT, "level": COUNT}
 )
 
+SHARD_PROBLEM = pl.Struct({"check": TEXT, SHARD: TEXT, "problem": TEXT, "count": COUNT})
+QUERY_SCORE = pl.Struct(
+    {"query": TEXT, "ndcg_at_10": NUMBER, "recall_at_10": NUMBER, "reciprocal_rank": NUMBER}
+)
+
 DOCUMENT: dict[str, pl.DataType] = {"document_id": TEXT, "uri": TEXT, "source": TEXT, SHARD: TEXT}
 DOCUMENT_IDENTITY = tuple(DOCUMENT)
 
@@ -247,6 +252,19 @@ INDEX_VERSIONS = TableSpec(
             "problems": pl.List(TEXT),
             "quality": TEXT,
             "content_version": TEXT,
+            "golden_version": TEXT,
+            "shard_problems": pl.List(SHARD_PROBLEM),
+            "query_scores": pl.List(QUERY_SCORE),
+            "latency_ms_p50": NUMBER,
+            "latency_ms_p95": NUMBER,
+            "recall_vs_exact": NUMBER,
+            "n_recall_samples": COUNT,
+            "dead_letter_share": NUMBER,
+            "judged_by": pl.List(TEXT),
+            "compared_with": TEXT,
+            "comparison": TEXT,
+            "gates": TEXT,
+            "failed_gates": pl.List(TEXT),
             "sealed_at": TIMESTAMP,
             "run_id": TEXT,
         }
@@ -254,8 +272,10 @@ INDEX_VERSIONS = TableSpec(
     ("index_version",),
     "index_version",
 )
-"""`state` is `sealed` or `incomplete`; `quality` is a JSON object of golden-query metrics or null;
-`content_version` is the hash of the points that were sealed."""
+"""`state` is `sealed`, `incomplete` or `failed_gates`; `quality` is a JSON object of golden-query
+metrics or null; `content_version` is the hash of the points that were sealed, `golden_version` that
+of the golden queries. `comparison` is a JSON object or null: nDCG@10 against `compared_with`, the
+version that was live; `gates` a JSON list of every gate with limit, value and verdict."""
 
 ALIAS_SWITCHES = TableSpec(
     "live_index",

@@ -84,6 +84,19 @@ def apply_gates(gates: GatesConfig, measured: Measurements) -> list[GateVerdict]
     return [verdict for verdict in verdicts if verdict is not None]
 
 
+def strictest(sections: Sequence[GatesConfig]) -> GatesConfig:
+    """One section that lets pass only what all of them let pass; at least one is given."""
+
+    def choose(name: str) -> float | None:
+        limits = [limit for section in sections if (limit := getattr(section, name)) is not None]
+        if not limits:
+            return None
+        # A larger p-value lets more losses count.
+        return min(limits) if name.startswith("max_") else max(limits)
+
+    return GatesConfig.model_validate({name: choose(name) for name in GatesConfig.model_fields})
+
+
 def failed_gates(verdicts: Sequence[GateVerdict]) -> list[str]:
     """The gates that stop the version, in words."""
     return [verdict.describe() for verdict in verdicts if not verdict.passed]

@@ -6,6 +6,7 @@ for although nothing changed. So a step logs its events itself, and tells Dagste
 `ragassets_tests/defs/test_dagster_behaviour.py` watches over what this module relies on.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -49,9 +50,11 @@ class PartitionEvents:
             )
         )
 
-    def result(self) -> dg.MaterializeResult[Any]:
-        """What the asset returns."""
-        return dg.MaterializeResult(metadata=dict(LOGGED_BY_STEP))
+    def result(
+        self, check_results: Sequence[dg.AssetCheckResult] = ()
+    ) -> dg.MaterializeResult[Any]:
+        """What the asset returns, with the results of the checks that are part of it."""
+        return dg.MaterializeResult(metadata=dict(LOGGED_BY_STEP), check_results=check_results)
 
 
 def log_observation(

@@ -12,6 +12,9 @@ from typing import cast
 import dagster as dg
 from dagster import DagsterInstance, ExecuteInProcessResult
 
+# What a failed blocking check raises has no public name.
+from dagster._core.errors import DagsterAssetCheckFailedError
+
 from ragassets.defs import jobs, metadata
 from ragassets.defs.assets.source_objects import CONFIRM_DELETIONS_TAG, SOURCES_TAG
 from ragassets.defs.failures import StepFailure
@@ -243,8 +246,10 @@ class _Runs:
         Raises:
             RagAssetsError: What stopped a step.
         """
-        span = {}
-        if partitions is not None:
+        key, span = None, dict[str, str]()
+        if partitions is not None and job == jobs.SEAL_INDEX_VERSIONS:
+            key = partitions[0]  # asset checks know their partition only where a run has one
+        elif partitions is not None:
             span = {RANGE_START_TAG: partitions[0], RANGE_END_TAG: partitions[1]}
         run_id = str(uuid.uuid4())
         PROGRESS[run_id] = self.progress
@@ -253,10 +258,15 @@ class _Runs:
                 run_config={**_QUIET, **(config or {})},
                 instance=self.instance,
                 run_id=run_id,
+                partition_key=key,
                 tags={**worker_tags(), **span, **(tags or {})},
             )
         except StepFailure as failure:
             raise failure.error from failure
+        except DagsterAssetCheckFailedError:
+            # A version that is not sealed: its row says why, and the others go on.
+            self.n_runs += 1
+            return
         finally:
             del PROGRESS[run_id]
         self.n_runs += 1
@@ -329,7 +339,7 @@ def _check_before_work(resource: WorkspaceResource) -> None:
     Raises:
         ConfigurationError: A file of golden queries cannot be used.
     """
-    from ragassets.stages.index_versions import check_golden_queries
+    from ragassets.stages.golden_queries import check_golden_queries
 
     check_golden_queries(resource.workspace)
 
@@ -356,15 +366,16 @@ def _removed(resource: WorkspaceResource) -> list[str]:
 
 def _unsealed(resource: WorkspaceResource, versions: Iterable[str]) -> list[str]:
     """A line for every version that could not be sealed."""
-    from ragassets.stages.index_versions import SEALED, last_seal
+    from ragassets.stages.index_versions import FAILED_GATES, SEALED
+    from ragassets.stages.judgement import last_seal
 
     seals = {name: last_seal(resource.workspace, name) for name in versions}
-    return [
-        f"index version {name!r} is incomplete: {'; '.join(map(str, _problems(seal)))}"
-        for name, seal in seals.items()
-        if seal is not None and seal["state"] != SEALED
-    ]
-
-
-def _problems(seal: Mapping[str, object]) -> list[object]:
-    return cast("list[object]", seal["problems"] or [])
+    lines: list[str] = []
+    for name, seal in seals.items():
+        if seal is None or seal["state"] == SEALED:
+            continue
+        is_whole = seal["state"] == FAILED_GATES
+        found = cast("list[object]", seal["failed_gates" if is_whole else "problems"] or [])
+        verdict = "failed its gates" if is_whole else "is incomplete"
+        lines.append(f"index version {name!r} {verdict}: {'; '.join(map(str, found))}")
+    return lines

@@ -37,12 +37,17 @@ def markdown_table(
     rows: Sequence[Mapping[str, object]], *, n_rows: int = PREVIEW_ROWS
 ) -> dg.MarkdownMetadataValue:
     """A Markdown table of the first rows, long cells cut."""
+    return dg.MetadataValue.md(markdown_rows(rows[:n_rows]) if rows else "_no rows_")
+
+
+def markdown_rows(rows: Sequence[Mapping[str, object]]) -> str:
+    """The Markdown of a table of all rows; nothing without rows."""
     if not rows:
-        return dg.MetadataValue.md("_no rows_")
+        return ""
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns)]
-    lines += [[_cell(row[name]) for name in columns] for row in rows[:n_rows]]
-    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    lines += [[_cell(row[name]) for name in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: object) -> str:

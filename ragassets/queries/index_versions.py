@@ -4,16 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from ragassets.adapters.vector_store import open_vector_store
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import INDEX_VERSIONS
+from ragassets.core.tables import Tables
 from ragassets.errors import ServiceError
 from ragassets.queries.json_values import json_value
+from ragassets.stages.judgement import last_seal
 from ragassets.stages.staleness import VersionRows, read_version_rows
 
-State = Literal["absent", "building", "incomplete", "sealed", "unconfigured"]
+State = Literal["absent", "building", "incomplete", "failed_gates", "sealed", "unconfigured"]
 
 STATUS_TIMEOUT_SECONDS = 3.0
 """A status that says "busy" after this is worth more than one that waits for a long upload."""
@@ -41,9 +43,21 @@ class VersionStatus:
     """Chunks that a build would embed, write, or remove."""
     failed: int
     problems: tuple[str, ...]
-    """Why it is not sealed, as the last seal saw it."""
+    """Why it is not complete, as the last seal saw it."""
     quality: Mapping[str, float] | None
     """Of the golden queries; None where none were run."""
+    latency_ms: Mapping[str, float] | None
+    """`p50` and `p95` of a search in the vector store, over the golden queries."""
+    recall_vs_exact: float | None
+    """Share of the true ten nearest neighbours that a search finds; None without points."""
+    compared_with: str | None
+    comparison: Mapping[str, object] | None
+    """nDCG@10 against the version that was live: difference, interval, wins, losing queries."""
+    gates: tuple[Mapping[str, object], ...]
+    """Every gate with limit, value, verdict and note."""
+    failed_gates: tuple[str, ...]
+    shard_problems: tuple[Mapping[str, object], ...]
+    """Which source shard lacks what, and how often."""
     sealed_at: datetime | None
     chunking: str | None
     embedding_model: str | None
@@ -124,6 +138,13 @@ def _configured(
         failed=sealed.n_failed,
         problems=sealed.problems,
         quality=sealed.quality,
+        latency_ms=sealed.latency_ms,
+        recall_vs_exact=sealed.recall_vs_exact,
+        compared_with=sealed.compared_with,
+        comparison=sealed.comparison,
+        gates=sealed.gates,
+        failed_gates=sealed.failed_gates,
+        shard_problems=sealed.shard_problems,
         sealed_at=sealed.sealed_at,
     )
 
@@ -148,8 +169,21 @@ def _left_over(name: str, view: StoreView, seal: Mapping[str, object] | None) ->
         failed=sealed.n_failed,
         problems=sealed.problems,
         quality=sealed.quality,
+        latency_ms=sealed.latency_ms,
+        recall_vs_exact=sealed.recall_vs_exact,
+        compared_with=sealed.compared_with,
+        comparison=sealed.comparison,
+        gates=sealed.gates,
+        failed_gates=sealed.failed_gates,
+        shard_problems=sealed.shard_problems,
         sealed_at=sealed.sealed_at,
     )
+
+
+def version_state(workspace: Workspace, name: str, tables: Tables) -> State:
+    """How far a configured version is that has a collection."""
+    rows = read_version_rows(workspace, name, tables)
+    return _state(rows, last_seal(workspace, name, tables), is_built=True)
 
 
 def _state(rows: VersionRows, seal: Mapping[str, object] | None, *, is_built: bool) -> State:
@@ -160,7 +194,7 @@ def _state(rows: VersionRows, seal: Mapping[str, object] | None, *, is_built: bo
     # A run that died between indexing and sealing leaves a seal of other points.
     if seal["content_version"] != rows.content_version:
         return "building"
-    return "sealed" if seal["state"] == "sealed" else "incomplete"
+    return cast("State", seal["state"])
 
 
 def _aliases_of(view: StoreView, name: str) -> tuple[str, ...]:
@@ -174,16 +208,35 @@ class _Seal:
     n_failed: int = 0
     problems: tuple[str, ...] = ()
     quality: Mapping[str, float] | None = None
+    latency_ms: Mapping[str, float] | None = None
+    recall_vs_exact: float | None = None
+    compared_with: str | None = None
+    comparison: Mapping[str, object] | None = None
+    gates: tuple[Mapping[str, object], ...] = ()
+    failed_gates: tuple[str, ...] = ()
+    shard_problems: tuple[Mapping[str, object], ...] = ()
     sealed_at: datetime | None = None
 
 
 def _last_seal(seal: Mapping[str, object] | None) -> _Seal:
     if seal is None:
         return _Seal()
-    quality = seal["quality"]
+
+    def parsed(column: str) -> Any:
+        text = seal[column]
+        return json.loads(text) if isinstance(text, str) else None
+
+    p50, p95 = seal["latency_ms_p50"], seal["latency_ms_p95"]
     return _Seal(
         n_failed=cast("int", seal["n_failed"]),
         problems=tuple(cast("list[str]", seal["problems"] or [])),
-        quality=json.loads(quality) if isinstance(quality, str) else None,
+        quality=parsed("quality"),
+        latency_ms={"p50": cast("float", p50), "p95": cast("float", p95)} if p50 else None,
+        recall_vs_exact=cast("float | None", seal["recall_vs_exact"]),
+        compared_with=cast("str | None", seal["compared_with"]),
+        comparison=parsed("comparison"),
+        gates=tuple(parsed("gates") or ()),
+        failed_gates=tuple(cast("list[str]", seal["failed_gates"] or [])),
+        shard_problems=tuple(cast("list[Mapping[str, object]]", seal["shard_problems"] or [])),
         sealed_at=cast("datetime", seal["sealed_at"]),
     )

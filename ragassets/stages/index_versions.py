@@ -1,37 +1,50 @@
-"""Seal an index version: every shard there, counts equal, vectors sound, quality known."""
+"""Seal an index version: every shard there, counts equal, vectors sound, quality known.
+
+A version is measured once. As long as its points and the golden queries stay what they were, later
+seals take the numbers from its row; only what is compared with them, the live version and the
+gates, is looked at each time.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import cast
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, cast
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS, INDEX_VERSIONS, INDEXED_CHUNKS
-from ragassets.core.embedding import validate_vectors
-from ragassets.core.evaluation import (
-    GoldenQuery,
-    RetrievalQuality,
-    evaluate_rankings,
-    parse_golden_queries,
-    rank_documents,
-)
+from ragassets.core.asset_tables import INDEX_VERSIONS, INDEXED_CHUNKS
+from ragassets.core.evaluation import RetrievalQuality
 from ragassets.core.fingerprints import data_version, fingerprint
-from ragassets.core.indexing import VectorStore
-from ragassets.core.searching import SearchRequest
-from ragassets.core.stages import RunContext, Stage
-from ragassets.core.tables import PinnedTables, Tables
-from ragassets.errors import ConfigurationError
-from ragassets.stages.inputs import partitions_of
+from ragassets.core.gates import failed_gates
+from ragassets.core.stages import RunContext
+from ragassets.core.tables import PinnedTables
+from ragassets.stages.completeness import (
+    Problem,
+    dead_letter_share,
+    find_incomplete,
+    find_unequal_counts,
+    read_vectors,
+)
+from ragassets.stages.golden_queries import Judges, find_judges
+from ragassets.stages.judgement import (
+    Measured,
+    Verdict,
+    golden_version,
+    judge,
+    last_seal,
+    read_measured,
+)
+from ragassets.stages.measurements import measure_recall, run_golden_queries, sample_chunks
 from ragassets.stages.retired_shards import retire_shards
 from ragassets.stages.staleness import describe_unfinished_work, read_version_rows
 
-SEALED, INCOMPLETE = "sealed", "incomplete"
+SEALED, INCOMPLETE, FAILED_GATES = "sealed", "incomplete", "failed_gates"
 
-HITS_PER_QUERY = 50
-"""Chunks fetched to rank ten documents: a document of five chunks may fill five ranks."""
+MEASURED_BY = "2"
+"""Raise it when a version has to be measured again although nothing of it changed."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +58,12 @@ class SealReport:
     n_points: int
     n_failed: int
     """Chunks and documents that are dead letters and therefore not in the collection."""
-    problems: tuple[str, ...]
-    quality: RetrievalQuality | None
-    """None where no golden queries are configured: judged on completeness and soundness alone."""
+    problems: tuple[Problem, ...]
+    measured: Measured
+    verdict: Verdict
+    judged_by: tuple[str, ...]
+    """Aliases whose golden queries and gates were applied."""
+    dead_letter_share: float | None
     content_version: str
 
     @property
@@ -55,228 +71,196 @@ class SealReport:
         """Whether an alias may point at it."""
         return self.state == SEALED
 
+    @property
+    def quality(self) -> RetrievalQuality | None:
+        """None where no golden queries are configured: judged on the rest alone."""
+        return self.measured.quality
+
+    @property
+    def failed_gates(self) -> list[str]:
+        """The gates that keep a complete version from being served, in words."""
+        return failed_gates(self.verdict.gates)
+
+
+UnservableKind = Literal["absent", "incomplete", "changed", "behind", "failed_gates"]
+
+
+@dataclass(frozen=True)
+class Unservable:
+    """Why no alias may point at a version."""
+
+    kind: UnservableKind
+    """`absent`: never built; `incomplete`: as of its seal; `changed`: rows came or went since;
+    `behind`: its corpus changed since; `failed_gates`: whole and current, but not good enough."""
+    problem: str
+    """Completes "index version 'v2' …"."""
+    fix: str
+
+    @property
+    def can_be_forced(self) -> bool:
+        """Whether somebody with a reason may serve it nevertheless: nothing of it is missing."""
+        return self.kind == FAILED_GATES
+
 
 def seal_index_version(workspace: Workspace, index_version: str, context: RunContext) -> SealReport:
-    """Judge a version and write its row of `index_versions`; retired shards are cleared before.
-
-    A version whose points and golden queries are those of its last sealing is not measured again.
-    """
-    version = workspace.config.index_version(index_version)
+    """Judge a version and write its row of `index_versions`; retired shards are cleared before."""
     retire_shards(workspace, index_version, context)
     tables = PinnedTables(workspace.tables, INDEX_VERSIONS)
-    golden = golden_queries(workspace, index_version)
+    judges = find_judges(workspace, index_version, tables)
     indexed = tables.read(
         INDEXED_CHUNKS.outputs,
         [{"index_version": index_version}],
         columns=["chunk_id", "document_id", "output_hash"],
     )
-    content_version = data_version(indexed.select("chunk_id", "output_hash").iter_rows())
-    specification = fingerprint(
-        {
-            "version": version.model_dump(mode="json", exclude={"backfill"}),
-            "golden": [asdict(query) for query in golden or ()],
-        }
-    )
-    problems, n_failed = _problems(workspace, index_version, tables)
     earlier = last_seal(workspace, index_version, tables)
-    quality = None
-    requests: list[SearchRequest] = []
-    if earlier is not None and _is_known(earlier, content_version, specification):
-        quality = _parse_quality(earlier["quality"])
-    else:
-        problems += _unsound_vectors(workspace, index_version, tables)
-        if golden is not None and not problems:
-            # Before the store is opened: loading a model takes seconds, and searches would wait.
-            requests = _golden_requests(workspace, index_version, golden)
+    keys = {
+        "content_version": data_version(indexed.select("chunk_id", "output_hash").iter_rows()),
+        "specification": _specification(workspace, index_version, judges),
+        "golden_version": golden_version(judges),
+    }
+    is_known = earlier is not None and _is_known(earlier, keys)
+    problems, n_failed = find_incomplete(workspace, index_version, tables)
+    sample: Mapping[str, NDArray[np.float32]] = {}
+    if not is_known:
+        chosen = sample_chunks(indexed["chunk_id"].to_list())
+        unsound, sample = read_vectors(workspace, index_version, tables, chosen)
+        problems += unsound
     with workspace.vector_store() as store:
-        n_points = store.count(index_version) if index_version in store.list_collections() else 0
-        if n_points != indexed.height:
-            problems.append(f"the collection holds {n_points} points, its table {indexed.height}")
-        elif golden is not None and requests:
-            quality = _evaluate(store, index_version, golden, requests)
+        unequal, n_points = find_unequal_counts(store, index_version, tables, indexed.height)
+    problems += unequal
+    measured = Measured()
+    if earlier is not None and is_known:
+        measured = read_measured(earlier)
+    elif n_points and not problems:
+        measured = _measure(workspace, index_version, judges, sample)
     report = SealReport(
         index_version=index_version,
-        state=INCOMPLETE if problems else SEALED,
+        state=INCOMPLETE,
         n_documents=indexed["document_id"].n_unique(),
         n_chunks=indexed.height,
         n_points=n_points,
         n_failed=n_failed,
         problems=tuple(problems),
-        quality=quality,
-        content_version=content_version,
+        measured=measured,
+        verdict=Verdict(None, None, ()),
+        judged_by=judges.aliases,
+        dead_letter_share=dead_letter_share(workspace, index_version, tables),
+        content_version=keys["content_version"],
     )
-    _write(tables, report, specification, context, earlier)
+    if not problems:
+        verdict = judge(workspace, judges, measured, report.dead_letter_share)
+        state = FAILED_GATES if failed_gates(verdict.gates) else SEALED
+        report = replace(report, state=state, verdict=verdict)
+    _write(tables, report, keys, context, earlier)
     return report
 
 
-def _is_known(earlier: Mapping[str, object], content_version: str, specification: str) -> bool:
-    return (
-        earlier["state"] == SEALED
-        and earlier["content_version"] == content_version
-        and earlier["specification"] == specification
+def _measure(
+    workspace: Workspace,
+    index_version: str,
+    judges: Judges,
+    sample: Mapping[str, NDArray[np.float32]],
+) -> Measured:
+    recall = measure_recall(workspace, index_version, sample)
+    if judges.queries is None:
+        return Measured(recall=recall)
+    run = run_golden_queries(workspace, index_version, judges.queries)
+    return Measured(run.scores, run.latency, recall)
+
+
+def _specification(workspace: Workspace, index_version: str, judges: Judges) -> str:
+    version = workspace.config.index_version(index_version)
+    return fingerprint(
+        {
+            "measured_by": MEASURED_BY,
+            "version": version.model_dump(mode="json", exclude={"backfill"}),
+            "golden": None if judges.queries is None else golden_version(judges),
+        }
     )
 
 
-def last_seal(
-    workspace: Workspace, index_version: str, tables: Tables | None = None
-) -> dict[str, object] | None:
-    """The version's row of `index_versions`."""
-    rows = (tables or workspace.tables).read(INDEX_VERSIONS, [{"index_version": index_version}])
-    return rows.row(0, named=True) if rows.height else None
+def _is_known(earlier: Mapping[str, object], keys: Mapping[str, str]) -> bool:
+    return earlier["state"] in (SEALED, FAILED_GATES) and all(
+        earlier[name] == value for name, value in keys.items()
+    )
 
 
-def describe_unservable(workspace: Workspace, index_version: str) -> str | None:
+def describe_unservable(workspace: Workspace, index_version: str) -> Unservable | None:
     """Why no alias may point at a version, None where one may.
 
-    A seal is not enough: the version may have been built further, or fallen behind, since.
+    A seal is not enough: the version may have been built further, or fallen behind, since. What
+    failed its gates is told apart from what is not whole, and named last.
     """
     tables = PinnedTables(workspace.tables)
+    build = f"Run `ragassets index build {index_version}`"
     seal = last_seal(workspace, index_version, tables)
     if seal is None:
-        return "was never built"
-    if seal["state"] != SEALED:
-        return f"is incomplete ({_join(cast('list[object]', seal['problems'] or []))})"
+        return Unservable("absent", "was never built", build)
+    if seal["state"] == INCOMPLETE:
+        problems = _join(cast("list[object]", seal["problems"] or []))
+        return Unservable("incomplete", f"is incomplete ({problems})", build)
     rows = read_version_rows(workspace, index_version, tables)
     if rows.content_version != seal["content_version"]:
-        return "has changed since it was sealed"
-    unfinished = describe_unfinished_work(workspace, index_version, tables)
-    return f"is not up to date ({_join(unfinished)})" if unfinished else None
+        return Unservable("changed", "has changed since it was sealed", build)
+    if unfinished := describe_unfinished_work(workspace, index_version, tables):
+        return Unservable("behind", f"is not up to date ({_join(unfinished)})", build)
+    if seal["state"] == SEALED:
+        return None
+    failed = _join(cast("list[object]", seal["failed_gates"] or []))
+    return Unservable(
+        "failed_gates",
+        f"failed its gates ({failed})",
+        f"See `ragassets index evaluate {index_version}`, and change the version or the `gates`",
+    )
 
 
 def _join(problems: Sequence[object]) -> str:
     return "; ".join(map(str, problems))
 
 
-def check_golden_queries(workspace: Workspace) -> None:
-    """Read all golden queries, so that a wrong file is noticed before anything is computed.
-
-    Raises:
-        ConfigurationError: A file cannot be read, or a line is wrong.
-    """
-    for name in workspace.config.aliases:
-        _read_golden_queries(workspace, name)
-
-
-def golden_queries(workspace: Workspace, index_version: str) -> list[GoldenQuery] | None:
-    """What a version is judged by; None where no golden queries are configured.
-
-    Those of the aliases that start at the version or serve it now; where these have none, those of
-    the first alias that has some.
-
-    Raises:
-        ConfigurationError: A file cannot be read, or a line is wrong.
-    """
-    aliases = workspace.config.aliases
-    with workspace.vector_store() as store:
-        targets = store.aliases()
-    with_file = [name for name, alias in aliases.items() if alias.golden_queries is not None]
-    own = [name for name in with_file if index_version in (aliases[name].live, targets.get(name))]
-    # Two aliases may share a file.
-    alias_of = {aliases[name].golden_queries: name for name in own or with_file[:1]}
-    found = [query for name in alias_of.values() for query in _read_golden_queries(workspace, name)]
-    return found if alias_of else None
-
-
-def _read_golden_queries(workspace: Workspace, alias: str) -> list[GoldenQuery]:
-    file = workspace.config.alias(alias).golden_queries
-    if file is None:
-        return []
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(
-            key=f"aliases.{alias}.golden_queries",
-            value=file,
-            problem=f"cannot be read ({reason}), so no index version can be judged",
-            fix="Mend the path, or remove the key",
-        ) from error
-    return parse_golden_queries(text, origin=file)
-
-
-def _golden_requests(
-    workspace: Workspace, index_version: str, golden: Sequence[GoldenQuery]
-) -> list[SearchRequest]:
-    """The golden queries as searches, hybrid where the version has sparse vectors."""
-    version = workspace.config.index_version(index_version)
-    vectors = workspace.embedder(version.embedding_model).embed_queries(
-        [query.query for query in golden]
-    )
-    return [
-        SearchRequest(
-            vector=vector,
-            text=query.query,
-            mode="hybrid" if version.sparse else "dense",
-            limit=HITS_PER_QUERY,
-        )
-        for query, vector in zip(golden, vectors, strict=True)
-    ]
-
-
-def _evaluate(
-    store: VectorStore,
-    index_version: str,
-    golden: Sequence[GoldenQuery],
-    requests: Sequence[SearchRequest],
-) -> RetrievalQuality:
-    found = store.search_batch(index_version, requests)
-    rankings = [rank_documents([str(hit.payload["uri"]) for hit in hits]) for hits in found]
-    return evaluate_rankings(golden, rankings)
-
-
-def _problems(workspace: Workspace, index_version: str, tables: Tables) -> tuple[list[str], int]:
-    """What keeps the version from being complete, and how many dead letters it leaves out."""
-    version = workspace.config.index_version(index_version)
-    failures = [
-        _failures(tables, CHUNKS, chunking=version.chunking),
-        _failures(tables, EMBEDDINGS, embedding_set=version.embedding_set),
-        _failures(tables, INDEXED_CHUNKS, index_version=index_version),
-    ]
-    problems = describe_unfinished_work(workspace, index_version, tables)
-    if n_pending := sum(frame.filter("is_transient").height for frame in failures):
-        problems.append(f"{n_pending} failures are still to be tried again")
-    return problems, sum(frame.height for frame in failures)
-
-
-def _failures(tables: Tables, stage: Stage, **dimension: str) -> pl.DataFrame:
-    return tables.read(stage.failures, [dimension], columns=[stage.key, "is_transient"])
-
-
-def _unsound_vectors(workspace: Workspace, index_version: str, tables: Tables) -> list[str]:
-    """Problems of the vectors as the table holds them."""
-    version = workspace.config.index_version(index_version)
-    dim = workspace.config.embedding_model(version.embedding_model).dim
-    n_wrong = n_unsound = 0
-    for shard in workspace.config.source_shards():  # one at a time: all vectors may be gigabytes
-        partitions = partitions_of([shard], embedding_set=version.embedding_set)
-        vectors = tables.read(EMBEDDINGS.outputs, partitions, columns=["vector"])["vector"]
-        has_dim = vectors.list.len() == dim
-        n_wrong += vectors.len() - int(has_dim.sum())
-        sound = vectors.filter(has_dim).list.to_array(dim).to_numpy()
-        n_unsound += sum(problem is not None for problem in validate_vectors(sound, dim=dim))
-    counts = [(n_wrong, f"do not have dimension {dim}"), (n_unsound, "are not sound")]
-    return [f"{number} vectors {what}" for number, what in counts if number]
-
-
-def _parse_quality(text: object) -> RetrievalQuality | None:
-    return RetrievalQuality(**json.loads(text)) if isinstance(text, str) else None
-
-
 def _write(
     tables: PinnedTables,
     report: SealReport,
-    specification: str,
+    keys: Mapping[str, str],
     context: RunContext,
     earlier: dict[str, object] | None,
 ) -> None:
-    row = asdict(report) | {
-        "specification": specification,
-        "problems": list(report.problems),
-        "quality": json.dumps(asdict(report.quality)) if report.quality else None,
-    }
+    """Commit the row, unless it is there already."""
+    row = {**_as_row(report), **keys}
     if earlier is not None and all(earlier[name] == value for name, value in row.items()):
         return
     row |= {"sealed_at": context.now(), "run_id": context.run_id}
     snapshot = tables.snapshot(INDEX_VERSIONS)
     frame = pl.DataFrame([row], schema=INDEX_VERSIONS.schema)
     tables.replace(snapshot, [{"index_version": report.index_version}], frame)
+
+
+def _as_row(report: SealReport) -> dict[str, object]:
+    measured, verdict = report.measured, report.verdict
+    latency, recall, quality = measured.latency, measured.recall, measured.quality
+    return {
+        "index_version": report.index_version,
+        "state": report.state,
+        "n_documents": report.n_documents,
+        "n_chunks": report.n_chunks,
+        "n_points": report.n_points,
+        "n_failed": report.n_failed,
+        "problems": [found.text for found in report.problems],
+        "shard_problems": [
+            {"check": p.check, "source_shard": shard, "problem": p.what, "count": count}
+            for p in report.problems
+            for shard, count in sorted(p.by_shard.items())
+        ],
+        "quality": json.dumps(asdict(quality)) if quality else None,
+        "query_scores": None if measured.scores is None else [asdict(s) for s in measured.scores],
+        "latency_ms_p50": latency and latency.p50_ms,
+        "latency_ms_p95": latency and latency.p95_ms,
+        "recall_vs_exact": recall and recall.recall,
+        "n_recall_samples": recall and recall.n_samples,
+        "dead_letter_share": report.dead_letter_share,
+        "judged_by": list(report.judged_by),
+        "compared_with": verdict.compared_with,
+        "comparison": json.dumps(asdict(verdict.comparison)) if verdict.comparison else None,
+        "gates": json.dumps([asdict(gate) for gate in verdict.gates]),
+        "failed_gates": report.failed_gates,
+    }

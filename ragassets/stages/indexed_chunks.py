@@ -257,7 +257,7 @@ def read_upstream(
     embedded = good_rows(
         tables, EMBEDDINGS, shards, COLUMNS, embedding_set=version.embedding_set
     ).rename({"output_hash": "vector_hash"})
-    chunks = good_rows(tables, CHUNKS, shards, ("chunk_id",), chunking=version.chunking)
+    chunks = good_rows(tables, CHUNKS, shards, ("chunk_id", SHARD), chunking=version.chunking)
     fingerprints = {
         name: fingerprint(
             {
@@ -270,7 +270,7 @@ def read_upstream(
         for name, source in workspace.config.sources.items()
     }
     wanted = with_source_input_hash(
-        embedded.join(chunks, on="chunk_id"), fingerprints, "output_hash", "vector_hash"
+        embedded.join(chunks.drop(SHARD), on="chunk_id"), fingerprints, "output_hash", "vector_hash"
     )
     return Upstream(chunks, embedded, wanted)
 

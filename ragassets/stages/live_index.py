@@ -156,11 +156,11 @@ def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext)
 
 
 def _check_servable(workspace: Workspace, version: str) -> None:
-    if (problem := describe_unservable(workspace, version)) is not None:
+    if (unservable := describe_unservable(workspace, version)) is not None:
         raise IndexVersionError(
             index_version=version,
-            problem=f"{problem}, so no alias may point at it",
-            fix=f"Run `ragassets index build {version}`",
+            problem=f"{unservable.problem}, so no alias may point at it",
+            fix=unservable.fix,
         )
 
 

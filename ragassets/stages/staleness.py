@@ -1,5 +1,6 @@
 """What a build of an index version would still do, by comparing tables; nothing is computed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -15,6 +16,9 @@ from ragassets.stages.embeddings import embedding_inputs
 from ragassets.stages.indexed_chunks import read_upstream
 from ragassets.stages.inputs import partitions_of
 
+SHARDS_NAMED = 3
+"""A line that names a thousand shards says less than one that names three."""
+
 
 @dataclass(frozen=True)
 class VersionRows:
@@ -27,8 +31,26 @@ class VersionRows:
     n_stale: int
     """Chunks without embedding, embeddings that are not indexed as they are now, indexed chunks
     that nothing wants any more. What was given up as a dead letter does not count."""
+    stale_by_shard: Mapping[str, int]
+    """The same, by source shard."""
     content_version: str
     """Hash of the indexed rows: what a seal is made over."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that a version lacks, and where."""
+
+    problem: str
+    by_shard: Mapping[str, int]
+    """How often, by source shard; never empty."""
+
+    def describe(self) -> str:
+        """One line for people: how many in all, and in which shards."""
+        shards = sorted(self.by_shard)
+        named = ", ".join(shards[:SHARDS_NAMED])
+        rest = f" and {len(shards) - SHARDS_NAMED} more" if len(shards) > SHARDS_NAMED else ""
+        return f"{sum(self.by_shard.values())} {self.problem}, in {named}{rest}"
 
 
 def read_version_rows(workspace: Workspace, index_version: str, tables: Tables) -> VersionRows:
@@ -51,14 +73,19 @@ def read_version_rows(workspace: Workspace, index_version: str, tables: Tables) 
     )
     unembedded = upstream.chunks.join(upstream.embedded, on="chunk_id", how="anti")
     unindexed = upstream.wanted.join(indexed, on=["chunk_id", "input_hash"], how="anti")
-    missing = pl.concat([unembedded.select("chunk_id"), unindexed.select("chunk_id")])
+    places = ["chunk_id", SHARD]
+    missing = pl.concat([unembedded.select(places), unindexed.select(places)])
     superfluous = indexed.join(upstream.embedded, on="chunk_id", how="anti")
+    stale = pl.concat(
+        [missing.join(given_up, on="chunk_id", how="anti"), superfluous.select(places)]
+    )
     return VersionRows(
         n_documents=indexed["document_id"].n_unique(),
         n_chunks=upstream.chunks.height,
         n_embeddings=upstream.embedded.height,
         n_indexed=indexed.height,
-        n_stale=missing.join(given_up, on="chunk_id", how="anti").height + superfluous.height,
+        n_stale=stale.height,
+        stale_by_shard=count_by_shard(stale),
         content_version=data_version(rows.select("chunk_id", "output_hash").iter_rows()),
     )
 
@@ -73,8 +100,18 @@ def _given_up(tables: Tables, stage: Stage, shards: list[str], **dimension: str)
     )
 
 
+def count_by_shard(rows: pl.DataFrame) -> dict[str, int]:
+    """Rows of each source shard that has some, by its name."""
+    return dict(sorted(rows[SHARD].value_counts().iter_rows()))
+
+
 def describe_unfinished_work(workspace: Workspace, index_version: str, tables: Tables) -> list[str]:
-    """What a build would still do to a version, in words; nothing when it is up to date.
+    """What a build would still do to a version, in words; nothing when it is up to date."""
+    return [gap.describe() for gap in find_unfinished_work(workspace, index_version, tables)]
+
+
+def find_unfinished_work(workspace: Workspace, index_version: str, tables: Tables) -> list[Gap]:
+    """What a build would still do to a version, shard by shard; nothing when it is up to date.
 
     Unlike `read_version_rows` it needs the tokenizer and the model's files, to hash them.
     """
@@ -82,28 +119,27 @@ def describe_unfinished_work(workspace: Workspace, index_version: str, tables: T
     shards = workspace.config.source_shards()
     documents = chunk_inputs(workspace, version.chunking, shards, tables)
     chunks = embedding_inputs(workspace, version.embedding_set, shards, tables)
-    n_unchunked = _count_unsettled(tables, CHUNKS, documents, shards, chunking=version.chunking)
-    n_unembedded = _count_unsettled(
-        tables, EMBEDDINGS, chunks, shards, embedding_set=version.embedding_set
-    )
-    gone = tables.read(
+    unchunked = _unsettled(tables, CHUNKS, documents, shards, chunking=version.chunking)
+    unembedded = _unsettled(tables, EMBEDDINGS, chunks, shards, embedding_set=version.embedding_set)
+    chunked = tables.read(
         CHUNKS.outputs,
         partitions_of(shards, chunking=version.chunking),
         columns=["document_id", SHARD],
-    ).join(documents, on=["document_id", SHARD], how="anti")
-    n_stale = read_version_rows(workspace, index_version, tables).n_stale
-    counts = [
-        (n_unchunked, "documents are not chunked as they are now"),
-        (gone["document_id"].n_unique(), "documents are gone or duplicates, and still chunked"),
-        (n_unembedded, "chunks are not embedded as they are now"),
-        (0 if n_unembedded else n_stale, "chunks are not indexed as they are now"),
+    )
+    gone = chunked.unique().join(documents, on=["document_id", SHARD], how="anti")
+    stale = read_version_rows(workspace, index_version, tables).stale_by_shard
+    gaps = [
+        Gap("documents are not chunked as they are now", count_by_shard(unchunked)),
+        Gap("documents are gone or duplicates, and still chunked", count_by_shard(gone)),
+        Gap("chunks are not embedded as they are now", count_by_shard(unembedded)),
+        Gap("chunks are not indexed as they are now", stale if unembedded.is_empty() else {}),
     ]
-    return [f"{number} {what}" for number, what in counts if number]
+    return [gap for gap in gaps if gap.by_shard]
 
 
-def _count_unsettled(
+def _unsettled(
     tables: Tables, stage: Stage, inputs: pl.DataFrame, shards: list[str], **dimension: str
-) -> int:
+) -> pl.DataFrame:
     """Inputs that the stage has neither turned into output nor failed on, as they are now."""
     places = [stage.key, SHARD, "input_hash"]
     partitions = partitions_of(shards, **dimension)
@@ -111,4 +147,4 @@ def _count_unsettled(
     failed = tables.read(
         stage.failures, partitions, columns=[stage.key, SHARD, "failed_input_hash"]
     ).rename({"failed_input_hash": "input_hash"})
-    return inputs.join(pl.concat([made, failed]), on=places, how="anti").height
+    return inputs.join(pl.concat([made, failed]), on=places, how="anti")

@@ -14,12 +14,8 @@ from ragassets.errors import ConfigurationError, IndexVersionError
 from ragassets.queries.audit import run_audit
 from ragassets.queries.search import Target, search
 from ragassets.stages.embeddings import update_embeddings
-from ragassets.stages.index_versions import (
-    check_golden_queries,
-    describe_unservable,
-    golden_queries,
-    seal_index_version,
-)
+from ragassets.stages.golden_queries import check_golden_queries, golden_queries
+from ragassets.stages.index_versions import SealReport, describe_unservable, seal_index_version
 from ragassets.stages.indexed_chunks import update_indexed_chunks
 from ragassets.stages.live_index import (
     AliasSwitch,
@@ -71,6 +67,11 @@ def rewrite(workspace: Workspace, spec: TableSpec, keep: pl.Expr) -> None:
     workspace.tables.replace(snapshot, partitions, rows.filter(keep))
 
 
+def texts(report: SealReport) -> list[str]:
+    """The problems as a person reads them."""
+    return [problem.text for problem in report.problems]
+
+
 def serve_again(workspace: Workspace) -> None:
     """Move the alias to the version that it serves: the check of the target is what counts."""
     switch = AliasSwitch("documents", "v1", "v1", "promote", "a test", "a test")
@@ -99,14 +100,16 @@ def test_a_version_without_the_chunks_of_a_document_is_not_sealed(workspace: Wor
         store.drop_collection("v2")
     report = seal_index_version(workspace, "v1", CONTEXT)
     assert report.state == "incomplete"
-    assert "7 documents are not chunked as they are now" in report.problems
+    assert "7 documents are not chunked as they are now, in handbook-000" in texts(report)
 
 
 def test_a_version_that_still_holds_a_removed_document_is_not_sealed(workspace: Workspace) -> None:
     survivor = workspace.tables.read(UNIQUE_DOCUMENTS.outputs)["document_id"][0]
     rewrite(workspace, UNIQUE_DOCUMENTS.outputs, pl.col("document_id") != survivor)
     report = seal_index_version(workspace, "v1", CONTEXT)
-    assert report.problems == ("1 documents are gone or duplicates, and still chunked",)
+    assert texts(report) == [
+        "1 documents are gone or duplicates, and still chunked, in handbook-000"
+    ]
 
 
 def test_an_empty_corpus_is_sealed(workspace: Workspace) -> None:
@@ -202,7 +205,10 @@ def test_another_model_of_the_same_name_is_refused(
     with pytest.raises(IndexVersionError, match="built with another embedding model"):
         next(search(workspace, Target("v1", None), ["coffee"]))
     assert next(search(workspace, Target("v1", None), ["coffee"], mode="sparse"))
-    assert "not embedded as they are now" in (describe_unservable(workspace, "v1") or "")
+    unservable = describe_unservable(workspace, "v1")
+    assert unservable is not None
+    assert unservable.kind == "behind"
+    assert "not embedded as they are now" in unservable.problem
 
 
 def test_golden_queries_are_those_of_the_aliases_of_a_version(
