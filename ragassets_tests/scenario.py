@@ -111,6 +111,7 @@ DEFAULTS: dict[str, object] = {
 
 VOLATILE = frozenset(
     {"run_id", "failed_run_id", "computed_at", "first_failed_at", "last_failed_at", "sealed_at"}
+    | {"latency_ms_p50", "latency_ms_p95"}
     | {"first_seen_at", "changed_at", "switched_at", "updated_at", "switch_id", "stack_trace"}
 )
 """Columns that tell when, by which run and on which line of the code, not what."""

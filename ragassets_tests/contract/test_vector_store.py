@@ -477,22 +477,14 @@ class TestSearch:
                 store.search("v1", request) for request in requests
             ]
 
-    @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
-    def test_an_exact_search_finds_the_same_in_a_small_collection(
-        self, open_store: Open, mode: str
-    ) -> None:
+    def test_an_exact_search_finds_the_same_in_a_small_collection(self, open_store: Open) -> None:
         """What approximate search is measured against must be a search like any other."""
         with open_store() as store:
-            store.ensure_collection("v1", CONFIG)
+            store.ensure_collection("v1", open_store.config())
             store.upsert("v1", batch(*self.TEXTS))
-            request = SearchRequest(
-                mode=mode,  # type: ignore[arg-type]
-                limit=3,
-                vector=vector("red apples"),
-                text="red apples",
-            )
-            exact = dataclasses.replace(request, exact=True)
-            assert store.search("v1", exact) == store.search("v1", request)
+            usual = dense("red apples", limit=3)
+            exact = dataclasses.replace(usual, exact=True)
+            assert store.search("v1", exact) == store.search("v1", usual)
 
     def test_a_hit_carries_the_whole_payload(self, open_store: Open) -> None:
         """A search result needs no table."""

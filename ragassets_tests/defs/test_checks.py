@@ -1,11 +1,21 @@
 """Each check once passing, once failing."""
 
+import dataclasses
+
 import dagster as dg
 import pytest
 
-from ragassets.core.asset_tables import DEAD_LETTERS, INDEX_VERSIONS, SOURCE_OBJECTS
+from ragassets.core.asset_tables import DEAD_LETTERS, SOURCE_OBJECTS
+from ragassets.core.evaluation import QueryScore
+from ragassets.core.gates import GateVerdict, SearchLatency
+from ragassets.core.paired_comparison import PairedComparison, QueryDifference
 from ragassets.core.tables import TableSpec
-from ragassets.defs.checks import index_versions_are_sealed, most_documents_are_readable
+from ragassets.defs.checks import most_documents_are_readable, seal_check_results
+from ragassets.defs.judgement_report import bar, judgement_report
+from ragassets.stages.completeness import Problem
+from ragassets.stages.index_versions import SealReport
+from ragassets.stages.judgement import Measured, Verdict
+from ragassets.stages.measurements import RecallSample
 from ragassets_tests.fakes import InMemoryTables
 
 
@@ -41,40 +51,89 @@ def resource() -> FakeResource:
     return FakeResource()
 
 
-def version(name: str, state: str, problems: list[str]) -> dict[str, object]:
-    return {
-        "index_version": name,
-        "state": state,
-        "n_chunks": 3,
-        "n_points": 3,
-        "problems": problems,
-    }
-
-
-def test_sealed_versions_pass(resource: FakeResource) -> None:
-    """Every built version may be served."""
-    resource.put(INDEX_VERSIONS, [version("v1", "sealed", [])])
-
-    result = index_versions_are_sealed(resource)
-
-    assert isinstance(result, dg.AssetCheckResult)
-    assert result.passed
-    assert result.metadata["n_incomplete"].value == 0
-
-
-def test_an_incomplete_version_fails_and_says_why(resource: FakeResource) -> None:
-    """It cannot be promoted; somebody has to look."""
-    resource.put(
-        INDEX_VERSIONS,
-        [version("v1", "sealed", []), version("v2", "incomplete", ["2 chunks have no point"])],
+def seal(*problems: Problem, gates: tuple[GateVerdict, ...] = ()) -> SealReport:
+    return SealReport(
+        index_version="v1",
+        state="incomplete" if problems else "sealed",
+        n_documents=2,
+        n_chunks=3,
+        n_points=3,
+        n_failed=0,
+        problems=problems,
+        measured=Measured(),
+        verdict=Verdict(None, None, gates),
+        judged_by=("documents",),
+        dead_letter_share=0.0,
+        content_version="a",
     )
 
-    result = index_versions_are_sealed(resource)
 
-    assert isinstance(result, dg.AssetCheckResult)
-    assert not result.passed
-    assert result.metadata["n_incomplete"].value == 1
-    assert "2 chunks have no point" in str(result.metadata["versions"].value)
+def results(report: SealReport) -> dict[str | None, dg.AssetCheckResult]:
+    return {result.check_name: result for result in seal_check_results([report])}
+
+
+KEPT = GateVerdict("min_ndcg_at_10", 0.4, 0.5, passed=True)
+BROKEN = GateVerdict("min_recall_vs_exact", 0.9, 0.25, passed=False)
+
+
+def test_every_check_of_a_good_version_passes() -> None:
+    """One result a check: Dagster takes a missing one for a pass."""
+    found = results(seal(gates=(KEPT,)))
+    assert list(found) == [
+        "every_shard_is_complete",
+        "counts_are_equal",
+        "vectors_are_sound",
+        "gates_are_kept",
+    ]
+    assert all(result.passed for result in found.values())
+
+
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [
+        ("completeness", "every_shard_is_complete"),
+        ("counts", "counts_are_equal"),
+        ("vectors", "vectors_are_sound"),
+    ],
+)
+def test_a_problem_fails_its_check_alone_and_names_the_shard(check: str, name: str) -> None:
+    """Somebody has to know where to look."""
+    problem = Problem(check, "2 things are wrong, in a-001", "things are wrong", {"a-001": 2})
+    found = results(seal(problem))
+    assert [result for result in found if not found[result].passed] == [name]
+    assert found[name].description == "2 things are wrong, in a-001"
+    assert found[name].severity is dg.AssetCheckSeverity.ERROR
+    assert "| v1 | a-001 | things are wrong | 2 |" in str(found[name].metadata["shards"].value)
+
+
+def test_a_broken_gate_fails_its_check_with_limit_and_value() -> None:
+    """The one that a person reads before forcing a promotion."""
+    found = results(seal(gates=(KEPT, BROKEN)))["gates_are_kept"]
+    assert not found.passed
+    assert found.description == "min_recall_vs_exact 0.9: 0.25"
+    assert found.metadata["n_failed_gates"].value == 1
+
+
+def test_the_report_tells_the_verdict_the_gates_and_the_losers() -> None:
+    """It is what the UI shows of a version; a query must not draw in it."""
+    scores = (QueryScore("how | much", 0.2, 1, 1), QueryScore("other", 0.9, 1, 1))
+    comparison = PairedComparison(
+        2, -0.3, -0.5, -0.1, 0.04, 0, 1, 1, (QueryDifference("how | much", 0.2, 0.8),)
+    )
+    report = dataclasses.replace(
+        seal(gates=(KEPT, BROKEN)),
+        state="failed_gates",
+        measured=Measured(scores, SearchLatency(1.5, 9.25), RecallSample(0.25, 100)),
+        verdict=Verdict("v0", comparison, (KEPT, BROKEN)),
+    )
+    text = str(judgement_report(report).value)
+    assert text.startswith("## v1: failed gates")
+    assert "| min_recall_vs_exact | 0.9 | 0.25 | FAILED |" in text
+    assert "nDCG@10 -0.3000 (95 % interval -0.5000 to -0.1000, p = 0.04: no accident)" in text
+    assert "| how \\| much | 0.200 | 0.800 | ████████████ |" in text
+    assert "p50 1.5 ms, p95 9.2 ms" in text
+    assert bar(1) == "█" * 20
+    assert bar(0.5) == "█" * 10
 
 
 def objects(source: str, n_objects: int) -> list[dict[str, object]]:

@@ -1,6 +1,6 @@
 """`index_versions`: sealed when complete, sound and measured."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -38,9 +38,11 @@ def build_index_versions(partitions: Partitions) -> dg.AssetsDefinition:
         retry_policy=RETRY_POLICY,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
-    def index_versions(
-        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
-    ) -> dg.MaterializeResult[Any]:
+    def index_versions(  # pyright: ignore[reportUnknownParameterType]
+        context: dg.AssetExecutionContext,
+        workspace: dg.ResourceParam[WorkspaceResource],
+        # With a type argument, Dagster takes several outputs for a mistake.
+    ) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument]
         from ragassets.stages.index_versions import seal_index_version
 
         events = PartitionEvents(context)
