@@ -233,3 +233,38 @@ def test_any_object_may_be_a_resource(instance: DagsterInstance) -> None:
 
     assert dg.materialize([asks], instance=instance, resources={"workspace": Plain()}).success
     assert seen == [42]
+
+
+@pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.PreviewWarning")
+def test_a_failed_blocking_check_keeps_the_materialization_and_stops_what_is_downstream(
+    instance: DagsterInstance,
+) -> None:
+    """A version that is not sealed: its numbers are kept, nobody serves it, nothing is retried."""
+    n_tries, n_served = [], []
+
+    @dg.asset(
+        partitions_def=ABC,
+        check_specs=[dg.AssetCheckSpec("good", asset="version", blocking=True, partitions_def=ABC)],
+        retry_policy=dg.RetryPolicy(max_retries=2),
+    )
+    def version(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        n_tries.append(1)
+        context.log_event(dg.AssetMaterialization("version", partition=context.partition_key))
+        result = dg.AssetCheckResult(check_name="good", passed=False)
+        return dg.MaterializeResult(metadata=dict(LOGGED_BY_STEP), check_results=[result])
+
+    @dg.asset(deps=[dg.AssetDep("version", partition_mapping=dg.AllPartitionMapping())])
+    def live() -> None:
+        n_served.append(1)
+
+    definitions = dg.Definitions(
+        assets=[version, live], jobs=[dg.define_asset_job("job", selection="*")]
+    )
+    run = definitions.resolve_job_def("job").execute_in_process(
+        instance=instance, partition_key="b", raise_on_error=False
+    )
+    (evaluation,) = run.get_asset_check_evaluations()
+    assert not run.success
+    assert (evaluation.partition, evaluation.blocking) == ("b", True)
+    assert list(materializations(instance, "version")) == ["b"]
+    assert (len(n_tries), n_served) == (1, [])

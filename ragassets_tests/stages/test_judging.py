@@ -5,7 +5,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any, Self
 
+import dagster as dg
 import pytest
+from dagster import DagsterInstance, RunsFilter
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
@@ -236,3 +238,31 @@ def test_an_evaluation_changes_nothing(workspace: Workspace) -> None:
     assert set(found["latency_ms"]) == {"p50", "p95"}
     assert found["recall_vs_exact"] == 1
     assert {gate["gate"] for gate in found["gates"]} == {"max_ndcg_drop", "min_recall_vs_exact"}
+
+
+def test_an_ingestion_goes_on_after_a_version_that_fails(ingested: Project) -> None:
+    """Its run fails, so that somebody looks; the other version and the catalog are done."""
+    project = ingested.restore()
+    project.configure(gates={"min_ndcg_at_10": 0.95})
+    with fake_embedder(), DagsterInstance.ephemeral() as instance:
+        report = project.ingest(instance=instance)
+        statuses = [
+            run.status
+            for run in instance.get_runs(filters=RunsFilter(job_name="seal_index_versions"))
+        ]
+        check = dg.AssetCheckKey(dg.AssetKey("index_versions"), "gates_are_kept")
+        evaluations = [
+            (record.event.dagster_event.asset_check_evaluation_data)
+            for record in instance.event_log_storage.get_asset_check_execution_history(
+                check, limit=5
+            )
+            if record.event is not None and record.event.dagster_event is not None
+        ]
+    (problem,) = report.problems
+    assert problem.startswith("index version 'v2' failed its gates: min_ndcg_at_10 0.95: ")
+    assert report.counts["document_catalog"]["n_documents"] == len(CLEAN)
+    assert sorted(status.value for status in statuses) == ["FAILURE", "SUCCESS"]
+    assert {(found.partition, found.passed) for found in evaluations} == {
+        ("v1", True),
+        ("v2", False),
+    }
