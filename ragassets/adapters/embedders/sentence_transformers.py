@@ -1,36 +1,54 @@
 """Embeds texts in this process with a sentence-transformers model, on a GPU when there is one."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragassets.adapters.embedders.engine import EmbeddingEngine, Encoder
 from ragassets.adapters.embedders.model_files import find_model, hash_model, read_max_tokens
-from ragassets.core.embedding import batch_by_tokens, truncate_vectors
+from ragassets.adapters.embedders.token_batches import Prepare
+from ragassets.adapters.embedders.torch_encoder import (
+    Model,
+    TextEncoder,
+    TokenEncoder,
+    count_tokens_of,
+    limit_threads,
+    token_ids_of,
+)
+from ragassets.core.embedding import truncate_vectors
 from ragassets.core.fingerprints import fingerprint
 from ragassets.core.settings import EmbeddingModelConfig
-from ragassets.errors import ConfigurationError, MissingModelError, SystemResourceError
+from ragassets.errors import ConfigurationError, MissingModelError
 
 CODE_VERSION = 1
 """Raised when this module would give other vectors for the same model."""
 
-Encode = Callable[[list[str]], NDArray[np.float32]]
+CPU_BATCH_TOKENS = 2_048
+"""The fastest of those measured (see `torch_encoder`): what lies between MiniLM's two largest
+layers takes 12 MB and stays in the cache, with 8,192 tokens it takes 50 MB."""
 
+GPU_BATCH_TOKENS = 65_536
+"""Enough work to hide the launch of a forward pass (about 100 kernels) behind the one before. Not
+measured on a GPU yet; a smaller one runs out of memory once, and goes on with half."""
 
-class _Model(Protocol):
-    """The part of `SentenceTransformer` that is used: its own signatures are only partly typed."""
+CPU_WINDOW_TEXTS = 512
+"""At 20 to 100 chunks/s on two cores, a killed run loses 5 to 25 s of work."""
 
-    max_seq_length: int | None
-    tokenizer: Callable[..., dict[str, list[list[int]]]]
+GPU_WINDOW_TEXTS = 32_768
+"""A few seconds of work for each GPU, and 50 MB of vectors at 384 dimensions."""
 
-    def encode(
-        self, inputs: list[str], *, prompt: str | None, batch_size: int, show_progress_bar: bool
-    ) -> NDArray[np.float32]: ...
+CPU_SLICE_TEXTS = 512
+GPU_SLICE_TEXTS = 4_096
+"""Texts that are sorted by their tokens together: about ten batches, for little padding."""
 
-    def get_embedding_dimension(self) -> int | None: ...
+MAX_TOKENIZER_THREADS = 8
+"""A GPU embeds small models faster than one core tokenizes; above eight threads the interpreter's
+lock is what they wait for."""
 
 
 class SentenceTransformersEmbedder:
@@ -68,12 +86,20 @@ class SentenceTransformersEmbedder:
     @property
     def max_tokens(self) -> int:
         """Tokens of a text that count; read from the model's files where they say so."""
-        return read_max_tokens(self._directory) or int(self._model().max_seq_length or 512)
+        known = read_max_tokens(self._directory)
+        if known is not None:
+            return known
+        config = self._config
+        device = _devices(config.devices)[0]
+        model = _load_model(config.model, self._directory, config.dtype, device)
+        return int(model.max_seq_length or 512)
 
     @property
     def window_texts(self) -> int:
-        """At 20 to 100 chunks/s on two cores, a killed run loses 5 to 25 s of work."""
-        return 512
+        """More on GPUs, which would spend their time on checkpoints otherwise."""
+        devices = _devices(self._config.devices)
+        n_gpus = sum(device.startswith("cuda") for device in devices)
+        return GPU_WINDOW_TEXTS * n_gpus if n_gpus else CPU_WINDOW_TEXTS
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return (n_texts, dim) float32, L2-normalized."""
@@ -84,99 +110,95 @@ class SentenceTransformersEmbedder:
         return self._embed(texts, self._config.query_prompt)
 
     def _embed(self, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
-        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         if not texts:
-            return vectors
-        model = self._model()
-
-        def encode(batch: list[str]) -> NDArray[np.float32]:
-            return model.encode(
-                batch, prompt=prompt or None, batch_size=len(batch), show_progress_bar=False
-            )
-
-        n_tokens = _count_tokens(model, [prompt + text for text in texts])
-        for batch in batch_by_tokens(n_tokens, batch_tokens=self._config.batch_tokens):
-            encoded = encode_within_memory(encode, [texts[position] for position in batch])
-            vectors[batch] = truncate_vectors(encoded, dim=self.dim)
-        return vectors
-
-    def _model(self) -> _Model:
-        model, model_dim = _load_model(self._config.model, self._directory, self._config.dtype)
-        if self.dim > model_dim:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        engine = self._engine(prompt)
+        if self.dim > engine.dim:
             raise ConfigurationError(
                 key=f"embedding_models.{self.name}.dim",
                 value=self.dim,
-                problem=f"is more than the {model_dim} dimensions of {self._config.model}",
-                fix=f"Use {model_dim}, or less to truncate the vectors",
+                problem=f"is more than the {engine.dim} dimensions of {self._config.model}",
+                fix=f"Use {engine.dim}, or less to truncate the vectors",
             )
-        return model
+        return truncate_vectors(engine.embed(texts), dim=self.dim)
+
+    def _engine(self, prompt: str) -> EmbeddingEngine:
+        config = self._config
+        return _open_engine(
+            config.model,
+            self._directory,
+            config.dtype,
+            _devices(config.devices),
+            prompt,
+            config.batch_tokens,
+        )
 
 
-def encode_within_memory(encode: Encode, texts: list[str]) -> NDArray[np.float32]:
-    """Return `encode(texts)`, halving the batch for as long as memory does not suffice.
-
-    Raises:
-        SystemResourceError: not even one text fits, or the GPU is lost.
-    """
+def _devices(configured: tuple[str, ...]) -> tuple[str, ...]:
+    """The configured devices, else every GPU, else the CPU."""
     import torch
 
-    try:
-        return encode(texts)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            if "CUDA" not in str(error):
-                raise
-            raise SystemResourceError(
-                resource="GPU",
-                detail=f"it failed while embedding ({type(error).__name__})",
-                fix="Run again in a new process",
-            ) from error
-        if len(texts) == 1:
-            raise SystemResourceError(
-                resource="memory",
-                detail="one text does not fit into it while embedding",
-                fix="Use a machine with more memory, a smaller model or dtype float16",
-            ) from error
-    # Outside of the handler: the error's traceback keeps the failed batch's tensors alive.
-    torch.cuda.empty_cache()
-    middle = len(texts) // 2
-    halves = [encode_within_memory(encode, half) for half in (texts[:middle], texts[middle:])]
-    return np.concatenate(halves)
+    if configured:
+        return configured
+    return tuple(f"cuda:{n}" for n in range(torch.cuda.device_count())) or ("cpu",)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
+# Keeps the token budget that running out of memory has taught.
+@lru_cache(maxsize=4)
+def _open_engine(
+    name: str,
+    directory: Path,
+    dtype: str,
+    devices: tuple[str, ...],
+    prompt: str,
+    batch_tokens: int | None,
+) -> EmbeddingEngine:
+    models = [_load_model(name, directory, dtype, device) for device in devices]
+    dim = models[0].get_embedding_dimension()
+    if dim is None:
+        raise MissingModelError(model=name, detail="it does not say its dimension")
+    prepare, encoders = _encoders(models, devices, prompt)
+    is_gpu = devices[0].startswith("cuda")
+    return EmbeddingEngine(
+        encoders,
+        prepare,
+        dim=dim,
+        batch_tokens=batch_tokens or (GPU_BATCH_TOKENS if is_gpu else CPU_BATCH_TOKENS),
+        slice_texts=GPU_SLICE_TEXTS * len(devices) if is_gpu else CPU_SLICE_TEXTS,
+        n_threads=min(MAX_TOKENIZER_THREADS, len(os.sched_getaffinity(0))) if is_gpu else 1,
+    )
 
-    # The CPU allocator raises a plain RuntimeError.
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "allocate memory" in str(error)
+
+def _encoders(
+    models: list[Model], devices: tuple[str, ...], prompt: str
+) -> tuple[Prepare, list[Encoder]]:
+    """How texts are prepared for the model, and the model on each of its devices."""
+    found = token_ids_of(models[0], prompt)
+    pairs = list(zip(models, devices, strict=True))
+    if found is None:
+        texts: list[Encoder] = [TextEncoder(model, device, prompt) for model, device in pairs]
+        return count_tokens_of(models[0], prompt), texts
+    prepare, constants = found
+    tokens: list[Encoder] = [TokenEncoder(model, device, constants) for model, device in pairs]
+    return prepare, tokens
 
 
-def _count_tokens(model: _Model, texts: list[str]) -> list[int]:
-    limit = model.max_seq_length
-    encoded = model.tokenizer(texts, truncation=limit is not None, max_length=limit)
-    return [len(ids) for ids in encoded["input_ids"]]
-
-
-@lru_cache(maxsize=2)
-def _load_model(model: str, directory: Path, dtype: str) -> tuple[_Model, int]:
+@lru_cache(maxsize=16)
+def _load_model(name: str, directory: Path, dtype: str, device: str) -> Model:
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    limit_threads()
     try:
         transformer = SentenceTransformer(
             str(directory),
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=device,
             local_files_only=True,
             model_kwargs={"dtype": getattr(torch, dtype)},
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         first_line = str(error).partition("\n")[0]
-        raise MissingModelError(model=model, detail=first_line or type(error).__name__) from error
-    loaded = cast("_Model", transformer.eval())
-    dim = loaded.get_embedding_dimension()
-    if dim is None:
-        raise MissingModelError(model=model, detail="it does not say its dimension")
-    return loaded, dim
+        raise MissingModelError(model=name, detail=first_line or type(error).__name__) from error
+    return cast("Model", transformer.eval())
