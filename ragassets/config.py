@@ -30,6 +30,7 @@ from ragassets.core.settings import (
     DeduplicationConfig,
     EmbeddingModelConfig,
     GatesConfig,
+    QdrantConfig,
     RedactionKind,
     RetryConfig,
     ValidationConfig,
@@ -145,7 +146,10 @@ class Config(_Section):
     catalog: str = ""
     vector_store: str = ""
     vector_store_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """How long to wait for another process that owns the embedded vector store."""
+    """How long to wait for another process that owns the embedded vector store, or for a server
+    that cannot be reached."""
+    qdrant: QdrantConfig = QdrantConfig()
+    """Where `vector_store` is the URL of a Qdrant server."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Processes that parse and clean in parallel; the number of cores where it is not given."""
     sources: Mapping[Name, SourceConfig] = Field(
@@ -400,6 +404,7 @@ _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
     DeduplicationConfig,
     EmbeddingModelConfig,
     GatesConfig,
+    QdrantConfig,
     RetryConfig,
     ValidationConfig,
 )

@@ -453,6 +453,10 @@ EFFECTS: tuple[tuple[str, str], ...] = (
     ("ragassets.adapters.qdrant_edge_store.QdrantEdgeStore", "delete"),
     ("ragassets.adapters.qdrant_edge_store.QdrantEdgeStore", "flush"),
     ("ragassets.adapters.qdrant_edge_store.QdrantEdgeStore", "switch_alias"),
+    ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "ensure_collection"),
+    ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "upsert"),
+    ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "delete"),
+    ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "switch_alias"),
     ("ragassets.adapters.catalog.Catalog", "replace_documents"),
 )
 """Every function that changes something outside the process."""

@@ -237,3 +237,20 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, EXAMPLE))
     with pytest.raises(UnknownNameError, match="Known: handbook"):
         config.source("handbok")
+
+
+def test_a_write_that_could_never_succeed_is_refused(tmp_path: Path) -> None:
+    """A server would fail every upload, and say so only then."""
+    text = "qdrant: {replication_factor: 2, write_consistency_factor: 3}"
+    with pytest.raises(ConfigurationError, match="write_consistency_factor: 3 is more than"):
+        load_config(written(tmp_path, text))
+
+
+def test_the_key_of_a_vector_store_is_never_shown(tmp_path: Path) -> None:
+    """Neither by an error nor by printing the configuration."""
+    config = load_config(written(tmp_path, "qdrant: {api_key: hunter2, collection_prefix: acme-}"))
+    assert config.qdrant.api_key is not None
+    assert "hunter2" not in repr(config)
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(written(tmp_path, "qdrant: {api_key: [hunter2]}"))
+    assert "hunter2" not in str(caught.value)

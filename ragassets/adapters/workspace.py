@@ -4,7 +4,10 @@ Opening is lazy: a workspace costs nothing until one of its parts is used, becau
 sensor tick and every command makes one.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 
 from ragassets.adapters.catalog import Catalog
 from ragassets.adapters.checkpoints import ObjectCheckpoints
@@ -12,6 +15,7 @@ from ragassets.adapters.embedders.registry import open_embedder
 from ragassets.adapters.landing_zone import LandingZone
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.sources.local_folder import LocalFolder
+from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.tables import DeltaTables
 from ragassets.adapters.tokenizers import load_tokenizer
 from ragassets.adapters.vector_store import open_vector_store
@@ -56,8 +60,41 @@ class Workspace:
     def vector_store(self) -> VectorStore:
         """A new session with the vector store; close it soon, an embedded store has one owner."""
         return open_vector_store(
-            self.config.vector_store, timeout_seconds=self.config.vector_store_timeout_seconds
+            self.config.vector_store,
+            timeout_seconds=self.config.vector_store_timeout_seconds,
+            qdrant=self.config.qdrant,
         )
+
+    @contextmanager
+    def index_writer(self, index_version: str) -> Generator[VectorStore]:
+        """A session in which nobody else of this project writes points of an index version.
+
+        An embedded store sees to that itself. For a server it is a lock below the root, which the
+        kernel frees with its owner; two writers would delete each other's points, because points
+        that no committed row has look like those of a run that died.
+
+        Raises:
+            VectorStoreLockedError: somebody else writes them for longer than the time-out.
+        """
+        with self.vector_store() as store:
+            lock = self._writer_lock(index_version) if store.capabilities.is_shared else None
+            if lock is None:
+                yield store
+                return
+            lock.acquire()
+            try:
+                yield store
+            finally:
+                lock.release()
+
+    def _writer_lock(self, index_version: str) -> StoreLock | None:
+        """None where the root is an object store: there Dagster has to keep writers apart."""
+        opened = open_root(self.config.root)
+        if not opened.is_local:
+            return None
+        folder = Path(opened.uri) / "locks" / index_version
+        folder.mkdir(parents=True, exist_ok=True)
+        return StoreLock(folder, timeout_seconds=self.config.vector_store_timeout_seconds)
 
     def source(self, name: str) -> Source:
         """The named source."""

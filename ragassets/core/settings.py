@@ -342,12 +342,7 @@ class EmbeddingModelConfig(BaseModel):
     @field_validator("api_key", "fallback_api_key")
     @classmethod
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
-        # A header takes no more; its library would print the key in the error.
-        key = value.get_secret_value().strip() if value else ""
-        if not (key.isascii() and key.isprintable()):
-            message = "it must be one line of ASCII"
-            raise ValueError(message)
-        return SecretStr(key) if key else None
+        return _usable_key(value)
 
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
@@ -417,3 +412,58 @@ class GatesConfig(BaseModel):
         return self.model_copy(
             update={name: getattr(other, name) for name in other.model_fields_set}
         )
+
+
+class QdrantConfig(BaseModel):
+    """How to talk to a Qdrant server or cluster, and how it keeps collections.
+
+    None of it decides what a search finds, so nothing here belongs to an index version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prefer_grpc: bool = True
+    """Points and searches by gRPC, whose messages are four times smaller; readiness by REST."""
+    grpc_port: int = Field(default=6334, gt=0, lt=65_536)
+    api_key: SecretStr | None = None
+    """`${QDRANT_API_KEY}`, not the key itself."""
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    """For one answer. `vector_store_timeout_seconds` is for all attempts of one call together."""
+    batch_bytes: int = Field(default=4 * 1024**2, ge=64 * 1024)
+    """Largest request of an upload; a server takes 32 MiB unless it is configured otherwise."""
+    collection_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
+    """Put before the names of collections and aliases; another one for each project on a server."""
+    shard_number: int | None = Field(default=None, ge=1)
+    """Of new collections; None is one for each node. A collection cannot change it."""
+    replication_factor: int | None = Field(default=None, ge=1)
+    write_consistency_factor: int | None = Field(default=None, ge=1)
+    """How many replicas must have a write before it counts; at most `replication_factor`."""
+    on_disk: bool | None = None
+    """Keep original vectors on disk instead of in memory; quantized ones always stay in memory."""
+    indexing_timeout_seconds: float = Field(default=3600.0, gt=0)
+    """How long a build waits for the server's approximate index before it says so."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return _usable_key(value)
+
+    @model_validator(mode="after")
+    def _consistency_fits(self) -> Self:
+        wanted, replicas = self.write_consistency_factor or 1, self.replication_factor or 1
+        if wanted > replicas:
+            message = (
+                f"write_consistency_factor: {wanted} is more than replication_factor ({replicas}):"
+                " every write would fail"
+            )
+            raise ValueError(message)
+        return self
+
+
+def _usable_key(value: SecretStr | None) -> SecretStr | None:
+    """Refuse what no header takes: its library would print the key in the error."""
+    key = value.get_secret_value().strip() if value else ""
+    if not (key.isascii() and key.isprintable()):
+        message = "it must be one line of ASCII"
+        raise ValueError(message)
+    return SecretStr(key) if key else None

@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -169,6 +169,7 @@ def _check_vector_store(workspace: Workspace) -> Iterator[Check]:
     points = ", ".join(f"{name}: {count} points" for name, count in view.points.items())
     text = "; ".join(filter(None, [points, aliases])) or "no collection yet"
     yield Check("vector store", "ok", text)
+    yield from _check_server(workspace, view.collections)
     for alias, target in sorted(view.aliases.items()):
         if target not in workspace.config.index_versions:
             yield Check(
@@ -177,6 +178,28 @@ def _check_vector_store(workspace: Workspace) -> Iterator[Check]:
                 f"serves {target}, which the configuration lacks",
                 f"Bring index_versions.{target} back, or promote another version",
             )
+
+
+def _check_server(workspace: Workspace, collections: Sequence[str]) -> Iterator[Check]:
+    """What only a shared vector store can have wrong with it."""
+    config = workspace.config
+    with workspace.vector_store() as store:
+        if not store.capabilities.is_shared:
+            return
+        for name in collections:
+            for problem in store.problems(name):
+                remedy = "See the server's log; `ragassets index build` waits for its index"
+                yield Check(f"collection {name}", "warn", problem, remedy)
+    if config.qdrant.api_key is not None and config.vector_store.startswith("http://"):
+        remedy = "Use https:// where others share the network"
+        yield Check("qdrant.api_key", "warn", "is sent without encryption", remedy)
+    if not open_root(config.root).is_local:
+        yield Check(
+            "writers",
+            "warn",
+            "nothing keeps two runs from writing one index version at once",
+            "Let one Dagster instance do all runs; see docs/vector-stores.md",
+        )
 
 
 def _check_golden_queries(workspace: Workspace) -> Iterator[Check]:

@@ -88,7 +88,8 @@ def view_store(workspace: Workspace) -> StoreView:
     timeout = min(STATUS_TIMEOUT_SECONDS, config.vector_store_timeout_seconds)
     points: dict[str, int] = {}
     note = ""
-    with open_vector_store(config.vector_store, timeout_seconds=timeout) as store:
+    location = config.vector_store
+    with open_vector_store(location, timeout_seconds=timeout, qdrant=config.qdrant) as store:
         aliases, collections = store.aliases(), store.list_collections()
         try:
             for name in collections:

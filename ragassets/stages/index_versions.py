@@ -39,6 +39,7 @@ from ragassets.stages.judgement import (
 )
 from ragassets.stages.measurements import measure_recall, run_golden_queries, sample_chunks
 from ragassets.stages.retired_shards import retire_shards
+from ragassets.stages.serving import make_searchable
 from ragassets.stages.staleness import describe_unfinished_work, read_version_rows
 
 SEALED, INCOMPLETE, FAILED_GATES = "sealed", "incomplete", "failed_gates"
@@ -128,6 +129,8 @@ def seal_index_version(workspace: Workspace, index_version: str, context: RunCon
     with workspace.vector_store() as store:
         unequal, n_points = find_unequal_counts(store, index_version, tables, indexed.height)
     problems += unequal
+    if not (is_known or problems):
+        problems += make_searchable(workspace, index_version)
     measured = Measured()
     if earlier is not None and is_known:
         measured = read_measured(earlier)

@@ -38,7 +38,7 @@ def update_indexed_chunks(
     workspace: Workspace, index_version: str, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
     """Bring `indexed_chunks` of some shards, and their points, up to date; a report for each."""
-    with workspace.vector_store() as store:
+    with workspace.index_writer(index_version) as store:
         return _IndexRun(workspace, store, index_version, shards).update(context)
 
 

@@ -206,17 +206,18 @@ def _retire_points(
     workspace: Workspace, index_version: str, shards: list[str], kept: list[str]
 ) -> int:
     """Drop rows of `indexed_chunks`, then delete those of their points that no other row has."""
-    rows = workspace.tables.read(
-        INDEXED_CHUNKS.outputs,
-        partitions_of(shards, index_version=index_version),
-        columns=["point_id", SHARD],
-        where=~pl.col("document_id").is_in(kept),
-    )
-    if rows.height:
-        add_intents(workspace, index_version, shards, dict(rows.iter_rows()))
-    part = _Part(INDEXED_CHUNKS.outputs, {"index_version": index_version})
-    n_removed = _drop_rows(workspace, part, shards, kept)
-    with workspace.vector_store() as store:
+    partitions = partitions_of(shards, index_version=index_version)
+    with workspace.index_writer(index_version) as store:
+        rows = workspace.tables.read(
+            INDEXED_CHUNKS.outputs,
+            partitions,
+            columns=["point_id", SHARD],
+            where=~pl.col("document_id").is_in(kept),
+        )
+        if rows.height:
+            add_intents(workspace, index_version, shards, dict(rows.iter_rows()))
+        part = _Part(INDEXED_CHUNKS.outputs, {"index_version": index_version})
+        n_removed = _drop_rows(workspace, part, shards, kept)
         settle_intents(workspace, store, index_version, shards)
     return n_removed
 

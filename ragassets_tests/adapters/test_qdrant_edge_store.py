@@ -225,17 +225,10 @@ def test_a_path_that_cannot_be_a_directory_is_a_configuration_error(tmp_path: Pa
         store.ensure_collection("v1", CONFIG)
 
 
-@pytest.mark.parametrize("location", ["http://user:secret@host:6333", "https://host"])
-def test_a_server_url_is_refused_without_repeating_its_password(location: str) -> None:
-    """Server support comes later; a URL must not become a directory of that name."""
-    with pytest.raises(ConfigurationError, match="later release") as caught:
-        open_vector_store(location, timeout_seconds=0)
-    assert "secret" not in str(caught.value)
-
-
 @pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["none", "int8", "binary"])
 def test_a_large_collection_is_optimized_in_a_child_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str
 ) -> None:
     """Afterwards the same points are there, and the same search finds them."""
     monkeypatch.setattr("ragassets.adapters.qdrant_edge_store.EXACT_SEARCH_POINTS", 100)
@@ -244,8 +237,9 @@ def test_a_large_collection_is_optimized_in_a_child_process(
     request = SearchRequest(
         mode="dense", limit=5, vector=np.asarray(EMBEDDER.embed_queries(["text 7"])[0])
     )
+    config = CollectionConfig.model_validate({"dim": DIM, "quantization": quantization})
     with QdrantEdgeStore(tmp_path, timeout_seconds=5) as store:
-        store.ensure_collection("v1", CONFIG)
+        store.ensure_collection("v1", config)
         store.upsert("v1", batch(*texts))
         before = store.search("v1", request)
         assert store.optimize("v1") is True

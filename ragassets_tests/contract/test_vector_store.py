@@ -6,15 +6,20 @@ left out by `needs`, and has to be refused by name instead.
 
 import dataclasses
 import hashlib
+import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ragassets.adapters.qdrant_collections import QdrantCollections
+from ragassets.adapters.qdrant_connection import QdrantConnection
 from ragassets.adapters.vector_store import open_vector_store
 from ragassets.core.indexing import (
     CollectionConfig,
@@ -25,6 +30,7 @@ from ragassets.core.indexing import (
     point_id,
 )
 from ragassets.core.searching import SearchRequest
+from ragassets.core.settings import QdrantConfig
 from ragassets.errors import (
     ConcurrentWriteError,
     ConfigurationError,
@@ -33,6 +39,7 @@ from ragassets.errors import (
     UnknownNameError,
 )
 from ragassets_tests.fakes import FakeEmbedder, InMemoryVectorStore
+from ragassets_tests.qdrant_loopback import loopback_qdrant
 
 DIM = 8
 EMBEDDER = FakeEmbedder(dim=DIM)
@@ -68,9 +75,35 @@ def fake_backend(_tmp_path: Path) -> Iterator[Open]:
     yield Open(lambda: fake)
 
 
+def loopback_backend(tmp_path: Path, *, prefer_grpc: bool) -> Iterator[Open]:
+    with loopback_qdrant(tmp_path / "server") as server:
+        settings = QdrantConfig(prefer_grpc=prefer_grpc, grpc_port=server.grpc_port)
+        yield Open(lambda: open_vector_store(server.url, timeout_seconds=5, qdrant=settings))
+
+
+def server_backend(_tmp_path: Path) -> Iterator[Open]:
+    """A real server; every test has a prefix of its own and removes its collections."""
+    url = os.environ.get("QDRANT_URL")
+    if url is None:
+        pytest.skip("QDRANT_URL names no Qdrant server")
+    settings = QdrantConfig(
+        grpc_port=int(os.environ.get("QDRANT_GRPC_PORT", "6334")),
+        api_key=os.environ.get("QDRANT_API_KEY"),
+        collection_prefix=f"ragassets-test-{uuid.uuid4().hex[:8]}-",
+    )
+    opened = Open(lambda: open_vector_store(url, timeout_seconds=30, qdrant=settings))
+    yield opened
+    collections = QdrantCollections(QdrantConnection(url, settings, timeout_seconds=30))
+    for name in collections.names():
+        collections.drop(name)
+
+
 BACKENDS: dict[str, Callable[[Path], Iterator[Open]]] = {
     "edge": edge_backend,
     "fake": fake_backend,
+    "loopback-grpc": partial(loopback_backend, prefer_grpc=True),
+    "loopback-rest": partial(loopback_backend, prefer_grpc=False),
+    "server": server_backend,
 }
 
 
