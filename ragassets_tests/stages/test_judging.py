@@ -230,7 +230,7 @@ def test_without_golden_queries_a_version_is_judged_on_the_rest(workspace: Works
 def test_an_evaluation_changes_nothing(workspace: Workspace) -> None:
     """It may be asked of the live version at any time."""
     before = workspace.tables.snapshot(INDEX_VERSIONS).version
-    found = evaluate_version(workspace, "v2").as_json()
+    found: dict[str, Any] = evaluate_version(workspace, "v2").as_json()
     assert workspace.tables.snapshot(INDEX_VERSIONS).version == before
     assert found["compared_with"] == "v1"
     assert found["n_golden_queries"] == len(found["queries"]) == len(QUESTIONS)
