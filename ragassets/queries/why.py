@@ -129,8 +129,10 @@ def _verdict(  # noqa: PLR0911 - one line for each state that a document can be 
     if failed is not None and failed.failure is not None:
         failure = failed.failure
         if failure.is_retried:
+            # An outage counts for nobody.
+            tried = f"failed {failure.attempts} times" if failure.attempts else "met an outage"
             return (
-                f"not searchable yet: {failed.stage} failed {failure.attempts} times"
+                f"not searchable yet: {failed.stage} {tried}"
                 f" ({failure.reason}) and is tried again by the next run: {failure.message}"
             )
         return f"not searchable: {failed.stage} failed: {failure.reason}: {failure.message}"

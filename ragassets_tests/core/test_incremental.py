@@ -191,3 +191,25 @@ def test_an_input_hash_covers_the_fingerprint_and_every_column_in_order() -> Non
     assert not set(hashed) & set(with_input_hash(rows, "f2", "a", "b")["input_hash"])
     assert not set(hashed) & set(with_input_hash(rows, "f1", "b", "a")["input_hash"])
     assert with_input_hash(rows.clear(), "f1", "a")["input_hash"].dtype == pl.String
+
+
+def failed_again(state: StageState, *, n_attempts: int) -> StageState:
+    """The state after one more run in which the only chunk failed transiently."""
+    inputs = inputs_frame({"d1-a": "h1"})
+    failure = Failure("d1-a", "service", "outage", "E", "m", "", True, n_attempts)
+    row = failure.as_row(input_hash="h1", run_id="run", now=LATER)
+    rows = [{"chunk_id": "d1-a", "document_id": "d1", **row}]
+    computed = StageState(state.outputs.clear(), failure_frame(rows, IDENTITY))
+    plan = plan_changes(inputs, state, key="chunk_id")
+    assert plan.compute == {"d1-a"}
+    return apply_changes(plan, state, computed, key="chunk_id")
+
+
+def test_an_outage_never_parks_what_it_did_not_look_at() -> None:
+    """Seven runs against a dead service, then five failures of its own: only these count."""
+    state = StageState(outputs_frame([]), failure_frame([], IDENTITY))
+    for n_attempts in [0] * 7 + [1] * 5:
+        state = failed_again(state, n_attempts=n_attempts)
+    assert state.failures["attempts"].to_list() == [5]
+    plan = plan_changes(inputs_frame({"d1-a": "h1"}), state, key="chunk_id")
+    assert plan.compute == frozenset()

@@ -13,6 +13,7 @@ import pytest
 
 from ragassets.core.asset_tables import CHUNKS, DEAD_LETTERS, EMBEDDINGS
 from ragassets.core.stages import RunContext, StageReport
+from ragassets.queries.why import explain_document
 from ragassets.stages.embeddings import update_embeddings
 from ragassets_tests.embedding_server import EmbeddingServer, Reply, Request, failing
 from ragassets_tests.scenario import CLEAN, MANUAL, Project, manual
@@ -84,6 +85,10 @@ def test_an_outage_in_the_middle_loses_nothing_and_embeds_nothing_twice(
     # Two batches in vain open the circuit, and the plain text showed that nobody is to blame.
     assert len(server.requests) <= 3 + 2 * 2
     assert project.rows(DEAD_LETTERS).height == 0
+
+    unlucky = set(failures["uri"]) - set(project.rows(EMBEDDINGS.outputs)["uri"])
+    verdict = explain_document(project.workspace, min(unlucky)).verdict
+    assert verdict.startswith("not searchable yet: embeddings met an outage")
 
     server.rule = lambda _request: None
     second = project.ingest()
