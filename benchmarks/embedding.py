@@ -35,6 +35,7 @@ N_FILES = {"cpu": 300, "cuda": 3_300}
 N_CHUNKS_CPU = int(os.environ.get("RAGASSETS_BENCHMARK_CHUNKS", "320"))
 N_CHUNKS_GPU = 40_000
 ROUNDS = int(os.environ.get("RAGASSETS_BENCHMARK_ROUNDS", "5"))
+"""Fewer, and fewer chunks, where the machine is busy with other work."""
 GOALS = {"cpu": "at least 1.5 times", "cuda": "at least 3 times fp32 and 1.5 times fp16"}
 
 DEFAULT = "`SentenceTransformer.encode`, float32"
@@ -127,8 +128,10 @@ def _chunks(archive: Path, n_chunks: int, kind: str) -> list[str]:
     parsers, tokenizer = default_parsers(), load_tokenizer()
     found: dict[str, None] = {}
     with tarfile.open(archive) as tar:
-        members = sorted((m for m in tar.getmembers() if m.isfile()), key=lambda m: m.name)
-        wanted = {m.name for m in random.Random(SEED).sample(members, N_FILES[kind])}
+        members = [member for member in tar if member.isfile()]
+        names = sorted(member.name for member in members)
+        wanted = set(random.Random(SEED).sample(names, N_FILES[kind]))
+        # In the archive's order: going back unpacks it from its beginning.
         for member in members:
             if member.name not in wanted:
                 continue
@@ -144,7 +147,7 @@ def _chunks(archive: Path, n_chunks: int, kind: str) -> list[str]:
             except RagAssetsError:
                 continue
             found |= dict.fromkeys(chunk.text for chunk in made)
-    texts = list(found)
+    texts = sorted(found)
     random.Random(SEED).shuffle(texts)
     return texts[:n_chunks]
 
@@ -179,17 +182,20 @@ def _report(
     ]
     for dtype in ("float32", "float16"):
         if f"engine, {dtype}" in seconds:
-            engine = seconds[f"engine, {dtype}"]
-            library = _ratio(seconds[f"`SentenceTransformer.encode`, {dtype}"], engine)
-            bound = _ratio(seconds[f"forward passes only, {dtype}"], engine)
-            lines += [
-                "",
-                (
-                    f"Engine, {dtype}: {library:.2f} times the library's default in {dtype},"
-                    f" {bound:.0%} of the forward-only bound (its own batches, tokens ready)."
-                ),
-            ]
+            lines += ["", _verdict(dtype, seconds, "by the clock")]
+            if kind == "cpu":
+                lines += ["", _verdict(dtype, cpu_seconds, "by CPU seconds")]
     return [*lines, "", f"Goal: {GOALS[kind]} the default, at least 90 % of the bound."]
+
+
+def _verdict(dtype: str, seconds: dict[str, list[float]], measure: str) -> str:
+    engine = seconds[f"engine, {dtype}"]
+    library = _ratio(seconds[f"`SentenceTransformer.encode`, {dtype}"], engine)
+    bound = _ratio(seconds[f"forward passes only, {dtype}"], engine)
+    return (
+        f"Engine, {dtype}, {measure}: {library:.2f} times the library's default in {dtype},"
+        f" {bound:.0%} of the forward-only bound (its own batches, tokens ready)."
+    )
 
 
 def _ratio(slower: list[float], faster: list[float]) -> float:
