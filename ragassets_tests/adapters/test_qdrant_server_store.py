@@ -13,6 +13,8 @@ import pytest
 
 from ragassets.adapters.qdrant_server_store import QdrantServerStore
 from ragassets.adapters.vector_store import open_vector_store
+from ragassets.adapters.workspace import Workspace
+from ragassets.config import Config
 from ragassets.core.indexing import CollectionConfig, VectorStore
 from ragassets.core.settings import QdrantConfig
 from ragassets.errors import (
@@ -21,8 +23,10 @@ from ragassets.errors import (
     IndexVersionError,
     StorageUnavailableError,
 )
+from ragassets.queries.doctor import _check_vector_store
 from ragassets_tests.adapters.test_qdrant_edge_store import CONFIG, batch
 from ragassets_tests.qdrant_loopback import RESET, Fault, LoopbackQdrant, loopback_qdrant
+from ragassets_tests.small_project import run
 
 Connect = Callable[..., VectorStore]
 
@@ -431,3 +435,36 @@ def test_opening_sends_nothing() -> None:
     """`ragassets --help` must not wait for a server."""
     with QdrantServerStore("http://127.0.0.1:9", QdrantConfig(), timeout_seconds=1) as store:
         assert store.capabilities.is_shared
+
+
+def test_commands_end_with_exit_code_three_where_nobody_answers(tmp_path: Path) -> None:
+    """A script tells an outage from a mistake by it."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    file = tmp_path / "ragassets.yaml"
+    file.write_text(
+        f"vector_store: http://127.0.0.1:{port}\nvector_store_timeout_seconds: 0.3\n"
+        f"qdrant: {{grpc_port: {port}, timeout_seconds: 1}}\n"
+    )
+    for command in (["status"], ["search", "anything", "--mode", "sparse"]):
+        result = run("--config", str(file), *command)
+        assert result.exit_code == 3
+        assert f"vector store http://127.0.0.1:{port}: nobody answers there" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_the_doctor_says_what_is_wrong_with_a_server(
+    server: LoopbackQdrant, tmp_path: Path
+) -> None:
+    """Before an ingestion finds out after an hour."""
+    settings = {"grpc_port": server.grpc_port, "api_key": "key"}
+    location = {"vector_store": server.url, "root": str(tmp_path / "root"), "qdrant": settings}
+    workspace = Workspace(Config.model_validate(location))
+    with workspace.vector_store() as store:
+        store.ensure_collection("v1", CONFIG)
+    server.is_ready = False
+    found = {check.name: check for check in _check_vector_store(workspace)}
+    assert found["vector store"].value == "v1: 0 points"
+    assert "not ready" in found["collection v1"].value
+    assert "without encryption" in found["qdrant.api_key"].value
