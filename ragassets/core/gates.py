@@ -50,9 +50,9 @@ class GateVerdict:
 
     def describe(self) -> str:
         """One line for people."""
-        found = "?" if self.value is None else f"{self.value:.4g}"
+        found = "not measured" if self.value is None else f"found {self.value:.4g}"
         note = f" ({self.note})" if self.note else ""
-        return f"{self.gate} {self.limit:g}: {found}{note}"
+        return f"{self.gate} is {self.limit:g}, {found}{note}"
 
 
 def apply_gates(gates: GatesConfig, measured: Measurements) -> list[GateVerdict]:

@@ -42,9 +42,9 @@ def judgement_report(report: "SealReport") -> dg.MarkdownMetadataValue:
 
 
 def bar(share: float) -> str:
-    """A bar of text, `share` of the full width; no picture can be sent to the UI inside Markdown.
+    """A bar of text, `share` of the full width, in eighths of a block.
 
-    Eighths of a block make it exact to a hundredth and a half.
+    Text shows wherever the Markdown does; a picture would need a plotting library.
     """
     eighths = round(max(0.0, min(1.0, share)) * BAR_CELLS * 8)
     whole, rest = divmod(eighths, 8)

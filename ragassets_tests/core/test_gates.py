@@ -46,7 +46,7 @@ def test_a_gate_stops_what_breaks_its_limit_and_names_both(
     """The limit itself is allowed."""
     assert problems(**{gate: kept}) == []
     (problem,) = problems(**{gate: broken})
-    assert problem.startswith(f"{gate} {broken:g}: ")
+    assert problem.startswith(f"{gate} is {broken:g}, found ")
 
 
 @pytest.mark.parametrize("gate", sorted(set(GatesConfig.model_fields) - {"significance"}))

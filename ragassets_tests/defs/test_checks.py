@@ -110,7 +110,7 @@ def test_a_broken_gate_fails_its_check_with_limit_and_value() -> None:
     """The one that a person reads before forcing a promotion."""
     found = results(seal(gates=(KEPT, BROKEN)))["gates_are_kept"]
     assert not found.passed
-    assert found.description == "min_recall_vs_exact 0.9: 0.25"
+    assert found.description == "min_recall_vs_exact is 0.9, found 0.25"
     assert found.metadata["n_failed_gates"].value == 1
 
 

@@ -165,7 +165,7 @@ def test_a_version_that_breaks_a_gate_is_whole_and_not_served(workspace: Workspa
     report = seal_index_version(strict, "v2", CONTEXT)
     assert report.state == "failed_gates"
     assert report.problems == ()
-    assert report.failed_gates[0].startswith("min_ndcg_at_10 0.9: ")
+    assert report.failed_gates[0].startswith("min_ndcg_at_10 is 0.9, found ")
     unservable = describe_unservable(strict, "v2")
     assert unservable is not None
     assert (unservable.kind, unservable.can_be_forced) == ("failed_gates", True)
@@ -192,7 +192,7 @@ def test_an_index_that_finds_wrong_neighbours_fails(
     report = seal_index_version(workspace, "v1", CONTEXT)
     assert report.state == "failed_gates"
     (failed,) = report.failed_gates
-    assert failed.startswith("min_recall_vs_exact 0.9: ")
+    assert failed.startswith("min_recall_vs_exact is 0.9, found ")
     assert start_aliases(workspace, CONTEXT, actor="a test") == []
 
 
@@ -259,7 +259,7 @@ def test_an_ingestion_goes_on_after_a_version_that_fails(ingested: Project) -> N
             if record.event is not None and record.event.dagster_event is not None
         ]
     (problem,) = report.problems
-    assert problem.startswith("index version 'v2' failed its gates: min_ndcg_at_10 0.95: ")
+    assert problem.startswith("index version 'v2' failed its gates: min_ndcg_at_10 is 0.95, found ")
     assert report.counts["document_catalog"]["n_documents"] == len(CLEAN)
     assert sorted(status.value for status in statuses) == ["FAILURE", "SUCCESS"]
     assert {(found.partition, found.passed) for found in evaluations} == {

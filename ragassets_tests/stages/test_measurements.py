@@ -65,7 +65,7 @@ def test_a_graph_with_too_few_links_fails_the_gate_that_exact_search_passes(
     assert graph.recall < 0.5
     measured = Measurements(recall_vs_exact=graph.recall)
     (failed,) = failed_gates(apply_gates(GatesConfig(), measured))
-    assert failed.startswith("min_recall_vs_exact 0.9: ")
+    assert failed.startswith("min_recall_vs_exact is 0.9, found ")
 
 
 def test_the_sample_is_seeded_and_does_not_depend_on_the_order() -> None:
