@@ -110,7 +110,17 @@ def test_a_key_is_never_printed() -> None:
     assert "sk-secret" not in f"{config!r} {config} {config.model_dump_json()}"
 
 
-@pytest.mark.parametrize("wrong", [{"dim": 0}, {"model": ""}, {"provider": "x"}, {"dims": 3}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dim": 0},
+        {"model": ""},
+        {"provider": "x"},
+        {"dims": 3},
+        {"provider": "openai", "devices": ["cuda:0"]},
+        {"batch_tokens": 0},
+    ],
+)
 def test_a_wrong_setting_is_refused(wrong: dict[str, object]) -> None:
     """A misspelt key that is ignored costs an embedding of the whole corpus."""
     with pytest.raises(ValidationError):

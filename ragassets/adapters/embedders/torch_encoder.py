@@ -13,9 +13,10 @@ Not used, and why:
   126 tokens a text, 1.23 at 174, 1.12 at 253. Tracing takes seconds in every process and fixes
   branches that a model may need, which is more than that is worth.
 - ONNX Runtime: the bundled model has no ONNX file, and an exporter would be two more libraries.
-- `torch.compile`: wants a C++ compiler at run time, and compiles again for new lengths.
-- Attention other than what transformers chooses (`sdpa`): eager attention keeps all scores,
-  (texts, heads, tokens, tokens), and flash attention is for float16 on a GPU.
+- `torch.compile` (dynamic shapes): 1.09 times as fast at 126 tokens a text, 1.02 at 170, after 39
+  CPU seconds of compilation; and it wants a C++ compiler at run time.
+- Eager attention: 0.88 and 0.77 times as fast as `sdpa`, which transformers chooses; it keeps all
+  scores, (texts, heads, tokens, tokens). Flash attention is for float16 on a GPU: not measured.
 """
 
 from collections.abc import Callable, Mapping
