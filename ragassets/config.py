@@ -139,6 +139,25 @@ class AliasConfig(_Section):
         return self
 
 
+class LedgerConfig(_Section):
+    """How long vectors are kept that no document has any more."""
+
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = 90
+    """A text that comes back within this time costs no embedding. 90 days outlive a quarter's
+    clean-up that somebody takes back; 10 million unused vectors of 384 dimensions are 15 GB."""
+
+
+class PricesConfig(_Section):
+    """What computing costs; `ragassets index plan` multiplies."""
+
+    usd_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """Of the machine that embeds, for models that run on it."""
+    usd_per_million_tokens: Mapping[Name, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict[str, float]
+    )
+    """By embedding model, for models behind an API."""
+
+
 class Config(_Section):
     """The whole configuration."""
 
@@ -180,6 +199,9 @@ class Config(_Section):
     gates: GatesConfig = GatesConfig()
     """What a version must keep before an alias may serve it."""
 
+    ledger: LedgerConfig = LedgerConfig()
+    prices: PricesConfig = PricesConfig()
+
     folder: Annotated[Path, Field(exclude=True)] = Field(default_factory=Path.cwd)
     """What relative paths are relative to: the folder of the file, or the working directory."""
 
@@ -192,6 +214,8 @@ class Config(_Section):
                 version.embedding_model,
                 self.embedding_models,
             )
+        for name in self.prices.usd_per_million_tokens:
+            _require("prices.usd_per_million_tokens", name, self.embedding_models)
         for name, alias in self.aliases.items():
             _require(f"aliases.{name}.live", alias.live, self.index_versions)
         return self

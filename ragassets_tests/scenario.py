@@ -446,6 +446,7 @@ def fake_embedder() -> Iterator[None]:
 
 EFFECTS: tuple[tuple[str, str], ...] = (
     ("ragassets.adapters.tables.DeltaTables", "replace"),
+    ("ragassets.adapters.tables.DeltaTables", "append"),
     ("ragassets.adapters.checkpoints.ObjectCheckpoints", "append"),
     ("ragassets.adapters.checkpoints.ObjectCheckpoints", "clear"),
     ("ragassets.adapters.qdrant_edge_store.QdrantEdgeStore", "ensure_collection"),
@@ -480,6 +481,8 @@ def _watched(
 ) -> Callable[..., Any]:
     def watched(self: object, *args: Any, **kwargs: Any) -> Any:
         what = f"{name} {args[0].spec.name}" if name == "replace" else name
+        if args and isinstance(args[0], TableSpec):
+            what = f"{name} {args[0].name}"
         observe("before", what)
         result = original(self, *args, **kwargs)
         observe("after", what)

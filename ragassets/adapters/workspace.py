@@ -18,6 +18,7 @@ from ragassets.adapters.sources.local_folder import LocalFolder
 from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.tables import DeltaTables
 from ragassets.adapters.tokenizers import load_tokenizer
+from ragassets.adapters.vector_ledger import VectorLedger
 from ragassets.adapters.vector_store import open_vector_store
 from ragassets.config import Config
 from ragassets.core.chunk_tokens import Tokenizer
@@ -44,6 +45,11 @@ class Workspace:
     def landing_zone(self) -> LandingZone:
         """The bytes as fetched."""
         return LandingZone(self.config.root)
+
+    @cached_property
+    def ledger(self) -> VectorLedger:
+        """The vectors of all texts that were ever embedded."""
+        return VectorLedger(self.tables)
 
     @cached_property
     def checkpoints(self) -> ObjectCheckpoints:

@@ -10,6 +10,7 @@ from ragassets.cli.failures import NEEDS_ATTENTION
 from ragassets.cli.ingestion import write_report
 from ragassets.cli.inspection import write_versions
 from ragassets.cli.output import hint, write_json, write_line, write_table
+from ragassets.cli.plans import write_plan
 from ragassets.cli.progress import stage_progress
 from ragassets.cli.session import ConfigOption, JsonOption, Session
 
@@ -48,6 +49,29 @@ def list_versions(
             for version in versions
         ]
     )
+
+
+@index.command("plan")
+def plan(
+    context: typer.Context,
+    index_version: Annotated[str, typer.Argument(metavar="VERSION", help="Which one to plan.")],
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Split every document, however many there are.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a build would compute, reuse and cost; nothing is built."""
+    session = Session(context, config=config, as_json=as_json)
+    session.config.index_version(index_version)
+    from ragassets.queries.plan import plan_build
+
+    planned = plan_build(session.workspace, index_version, samples=not exact)
+    if session.as_json:
+        write_json(planned.as_json())
+        return
+    write_plan(planned)
+    hint(f"Build it: ragassets index build {index_version}")
 
 
 @index.command("build")

@@ -134,6 +134,8 @@ class StageReport:
     n_new_rows: int
     """Of those, the rows that were made in this run."""
     data_version: str
+    n_taken_over: int = 0
+    """Of the reused, those that were missing here and made before elsewhere."""
 
 
 def run_stage(
@@ -189,6 +191,21 @@ def run_stage(
             context.checkpoints.clear(store.checkpoint_name, [p[SHARD] for p in partitions])
         state = _with_changes(narrow, changed, changes)
     return _reports(stage, partitions, plan, inputs, _Run(narrow, computed, state))
+
+
+def plan_stage(
+    stage: Stage, partitions: Sequence[Partition], inputs: pl.DataFrame, *, tables: Tables
+) -> ChangePlan:
+    """What `run_stage` would compute, reuse and remove with these inputs, without a redrive.
+
+    Args:
+        stage: The stage.
+        partitions: As for `run_stage`.
+        inputs: One row a key, with the source shard and `input_hash`.
+        tables: Where the stage's rows live.
+    """
+    narrow = _StageStore(stage, partitions, tables).read_narrow()
+    return _with_moved(stage, plan_changes(inputs, narrow, key=stage.key), inputs, narrow)
 
 
 @dataclasses.dataclass(frozen=True)

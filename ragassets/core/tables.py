@@ -37,6 +37,9 @@ class TableSpec:
     partition_by: tuple[str, ...]
     key: str
     """The column that identifies a row inside a partition."""
+    row_group_rows: int | None = None
+    """Rows that a reader must take together; None leaves it to the store. Small groups make it
+    cheap to look a few keys up, where the rows of a write are sorted by key."""
 
     def __post_init__(self) -> None:
         """Refuse a spec that no table can have."""

@@ -93,6 +93,7 @@ def _counts(report: "StageReport") -> Metadata:
         metadata.N_NEWLY_FAILED: report.n_newly_failed,
         metadata.ROW_COUNT: report.n_rows,
         metadata.N_NEW_ROWS: report.n_new_rows,
+        **({metadata.N_TAKEN_OVER: report.n_taken_over} if report.n_taken_over else {}),
     }
 
 

@@ -34,30 +34,35 @@ def update_chunks(
 ) -> dict[str, StageReport]:
     """Bring `chunks` of some shards under one chunking up to date; a report for each."""
     tables = PinnedTables(workspace.tables, CHUNKS.outputs, CHUNKS.failures)
-    config = workspace.config
-    tokenizer = workspace.tokenizer(chunking)
-    rules = {name: chunking_rules(config, chunking, name) for name in config.sources}
-    inputs = chunk_inputs(workspace, chunking, shards, tables)
-
-    def compute(keys: list[str]) -> Iterator[Outcome]:
-        columns = (*DOCUMENT_IDENTITY, "text", "blocks", "title", "language", "document_type")
-        for rows in rows_in_batches(tables, CLEAN_DOCUMENTS, keys, shards, columns, batch_size=256):
-            # Tokenizing many texts at once uses all cores, and takes longer than all else here.
-            offsets = tokenizer.offsets_batch(rows["text"].to_list())
-            results = (
-                _chunk(row, chunking, rules[row["source"]], tokenizer, found)
-                for row, found in zip(rows.iter_rows(named=True), offsets, strict=True)
-            )
-            yield from outcomes_in_batches(results, CHUNKS, batch_size=256)
-
     return run_stage(
         CHUNKS,
         partitions_of(shards, chunking=chunking),
-        inputs,
-        compute,
+        chunk_inputs(workspace, chunking, shards, tables),
+        lambda keys: chunk_documents(workspace, chunking, keys, shards, tables),
         tables=tables,
         context=context,
     )
+
+
+def chunk_documents(
+    workspace: Workspace, chunking: str, keys: Sequence[str], shards: Sequence[str], tables: Tables
+) -> Iterator[Outcome]:
+    """Split the clean texts of the given documents, which lie in these shards; nothing is written.
+
+    A plan asks here too, so that it counts what the run will make.
+    """
+    config = workspace.config
+    tokenizer = workspace.tokenizer(chunking)
+    rules = {name: chunking_rules(config, chunking, name) for name in config.sources}
+    columns = (*DOCUMENT_IDENTITY, "text", "blocks", "title", "language", "document_type")
+    for rows in rows_in_batches(tables, CLEAN_DOCUMENTS, keys, shards, columns, batch_size=256):
+        # Tokenizing many texts at once uses all cores, and takes longer than all else here.
+        offsets = tokenizer.offsets_batch(rows["text"].to_list())
+        results = (
+            _chunk(row, chunking, rules[row["source"]], tokenizer, found)
+            for row, found in zip(rows.iter_rows(named=True), offsets, strict=True)
+        )
+        yield from outcomes_in_batches(results, CHUNKS, batch_size=256)
 
 
 def chunk_inputs(

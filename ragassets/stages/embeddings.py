@@ -1,4 +1,9 @@
-"""Chunks to vectors, under one embedding model; nothing is ever embedded twice."""
+"""Chunks to vectors, under one embedding model; nothing is ever embedded twice.
+
+Every new vector goes into the vector ledger right before the commit of `embeddings`, and every
+wanted one is looked up there first. A run that is killed before the ledger has its vectors finds
+them in its checkpoints; one that is killed between the two commits finds them in both.
+"""
 
 import dataclasses
 from collections import Counter
@@ -8,18 +13,24 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ragassets.adapters.vector_ledger import VectorLedger
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS
 from ragassets.core.embedding import EmbeddedTexts, Embedder, EmbedsEach, validate_vectors
 from ragassets.core.fingerprints import fingerprint
-from ragassets.core.incremental import Failure, with_input_hash
+from ragassets.core.incremental import Failure, StageState, with_input_hash
 from ragassets.core.indexing import check_same_embedding
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import EmbeddingServiceError, InvalidVectorError, RagAssetsError
 from ragassets.stages.batches import in_batches
+from ragassets.stages.embedding_speed import Stopwatch, record_speed
 from ragassets.stages.inputs import good_rows, partitions_of
+from ragassets.stages.vector_ledger import keep_ledger_in_bounds
+
+LOOKUP_TEXTS = 8_192
+"""Texts that are looked up in the ledger at once: 13 MB of vectors at 384 dimensions."""
 
 COLUMNS = ("chunk_id", "document_id", "uri", "source", "source_shard", "text_hash")
 
@@ -29,9 +40,9 @@ def update_embeddings(
 ) -> dict[str, StageReport]:
     """Bring `embeddings` of some shards up to date.
 
-    A vector that any shard has for the same text under the same model is taken over: a document
-    that was renamed, or moved to another shard, costs nothing. In the reports such chunks count as
-    reused.
+    A text that was ever embedded with this model costs nothing: its vector comes from the ledger.
+    Chunks of one text share its vector, so that it is embedded once. In the reports all chunks that
+    needed no embedding of their own count as reused.
 
     Raises:
         IndexVersionError: A collection was built with another model of that name.
@@ -41,17 +52,15 @@ def update_embeddings(
     embedder = workspace.embedder(model)
     _refuse_other_model(workspace, embedding_set, embedder)
     inputs = embedding_inputs(workspace, embedding_set, shards, tables)
-    taken_over: Counter[str] = Counter()
+    takeover = _Takeover(workspace.ledger, model_fingerprint(embedder), context)
+    stopwatch = Stopwatch(context.now)
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
         wanted = inputs.filter(pl.col("chunk_id").is_in(keys)).sort("chunk_id")
-        known = _known_vectors(tables, embedding_set, wanted["input_hash"].unique())
-        found = wanted.join(known, on="input_hash")
-        if found.height:
-            taken_over.update(found[SHARD])
-            yield Outcome(_rows(found))
-        new = wanted.join(known, on="input_hash", how="anti")
-        yield from _embed(_new_texts(tables, chunking, new), new, embedder)
+        yield from takeover.find(wanted, embedder.dim)
+        new = takeover.still_missing(wanted)
+        texts = _new_texts(tables, chunking, new)
+        yield from _embed(texts, new, embedder, stopwatch)
 
     reports = run_stage(
         EMBEDDINGS,
@@ -60,15 +69,93 @@ def update_embeddings(
         compute,
         tables=tables,
         context=context,
+        before_commit=takeover.keep,
     )
-    return {
-        shard: dataclasses.replace(
-            report,
-            n_computed=report.n_computed - taken_over[shard],
-            n_reused=report.n_reused + taken_over[shard],
+    record_speed(
+        workspace.tables, takeover.model, stopwatch, run_id=context.run_id, now=context.now()
+    )
+    if takeover.n_kept:  # what does not grow needs no bounds
+        keep_ledger_in_bounds(workspace, context.now())
+    return {shard: takeover.counted(shard, report) for shard, report in reports.items()}
+
+
+def model_fingerprint(embedder: Embedder) -> str:
+    """Hash of all that decides a text's vector besides the text: what the ledger knows it by."""
+    return fingerprint(
+        {
+            "stage": "embeddings",
+            "version": STAGE_VERSIONS["embeddings"],
+            "model": embedder.fingerprint,
+        }
+    )
+
+
+class _Takeover:
+    """What one run takes from the ledger, and what it gives to it."""
+
+    def __init__(self, ledger: VectorLedger, model: str, context: RunContext) -> None:
+        self.ledger, self.model, self.context = ledger, model, context
+        self.asked: set[str] = set()
+        self.found: set[str] = set()
+        self.n_kept = 0
+        self.n_spared: Counter[str] = Counter()
+        """Chunks by shard that took a vector over, or shared the one of a text with others."""
+
+    def find(self, wanted: pl.DataFrame, dim: int) -> Iterator[Outcome]:
+        """The chunks whose text the ledger has a sound vector of."""
+        # Sorted, because neighbours lie in the same files.
+        texts = wanted["text_hash"].unique().sort()
+        for start in range(0, len(texts), LOOKUP_TEXTS):
+            hashes = texts.slice(start, LOOKUP_TEXTS).to_list()
+            self.asked.update(hashes)
+            known = _sound(self.ledger.vectors(self.model, hashes), dim)
+            self.found.update(known["text_hash"])
+            rows = wanted.join(known, on="text_hash")
+            if rows.height:
+                self.n_spared.update(rows[SHARD])
+                yield Outcome(_rows(rows))
+
+    def still_missing(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        """The chunks whose text has to be embedded; of each text all but the first are spared."""
+        new = wanted.filter(~pl.col("text_hash").is_in(sorted(self.found)))
+        ordered = new.sort(SHARD, "chunk_id")
+        self.n_spared.update(ordered.filter(~pl.col("text_hash").is_first_distinct())[SHARD])
+        return new
+
+    def keep(self, previous: StageState, changed: StageState) -> None:
+        """Give the ledger what the commit will add and it does not have.
+
+        Rows that a killed run had finished come from its checkpoints: nobody asked for their texts.
+        """
+        added = changed.outputs.join(previous.outputs, on=["chunk_id", "input_hash"], how="anti")
+        new = added.filter(~pl.col("text_hash").is_in(sorted(self.found))).unique(
+            "text_hash", keep="any"
         )
-        for shard, report in reports.items()
-    }
+        unasked = set(new["text_hash"]) - self.asked
+        known = sorted(self.ledger.known(self.model, unasked))
+        rows = new.filter(~pl.col("text_hash").is_in(known)).select("text_hash", "vector")
+        self.ledger.add(self.model, rows, now=self.context.now())
+        self.n_kept += rows.height
+
+    def counted(self, shard: str, report: StageReport) -> StageReport:
+        """The report with what was spared among the reused."""
+        n_spared = min(self.n_spared[shard], report.n_computed)
+        return dataclasses.replace(
+            report,
+            n_computed=report.n_computed - n_spared,
+            n_reused=report.n_reused + n_spared,
+            n_taken_over=n_spared,
+        )
+
+
+def _sound(known: pl.DataFrame, dim: int) -> pl.DataFrame:
+    """The rows whose vector may be used: storage is not trusted with what search depends on."""
+    fitting = known.filter(pl.col("vector").list.len() == dim)
+    if fitting.is_empty():
+        return fitting
+    vectors = fitting["vector"].list.to_array(dim).to_numpy()
+    problems = pl.Series("problem", validate_vectors(vectors, dim=dim), pl.String)
+    return fitting.filter(problems.is_null())
 
 
 def embedding_inputs(
@@ -79,13 +166,7 @@ def embedding_inputs(
     chunks = good_rows(tables, CHUNKS, shards, COLUMNS, chunking=chunking).drop("output_hash")
     return with_input_hash(
         chunks.with_columns(pl.lit(embedding_set).alias("embedding_set")),
-        fingerprint(
-            {
-                "stage": "embeddings",
-                "version": STAGE_VERSIONS["embeddings"],
-                "model": workspace.embedder(model).fingerprint,
-            }
-        ),
+        model_fingerprint(workspace.embedder(model)),
         "text_hash",
     )
 
@@ -100,62 +181,35 @@ def _refuse_other_model(workspace: Workspace, embedding_set: str, embedder: Embe
                 check_same_embedding(name, existing=existing, fingerprint=embedder.fingerprint)
 
 
-def _known_vectors(tables: Tables, embedding_set: str, input_hashes: pl.Series) -> pl.DataFrame:
-    """One vector for every input hash that the set's table has, in whichever shard.
-
-    Most runs find none: the hashes are looked through first, and vectors are read of those shards
-    only that have a wanted one.
-    """
-    spec, is_wanted = EMBEDDINGS.outputs, pl.col("input_hash").is_in(input_hashes.implode())
-    hits = (
-        tables.read(
-            spec,
-            [{"embedding_set": embedding_set}],
-            columns=["input_hash", SHARD],
-            where=is_wanted,
-        )
-        .sort(SHARD, "input_hash")
-        .unique("input_hash", keep="first", maintain_order=True)
-    )
-    homes = hits[SHARD].unique(maintain_order=True).to_list()
-    if not homes:
-        return spec.empty_frame(["input_hash", "vector"])
-    return tables.read(
-        spec,
-        partitions_of(homes, embedding_set=embedding_set),
-        columns=["input_hash", "vector"],
-        where=is_wanted,
-    ).unique("input_hash", keep="any")
-
-
 def _new_texts(tables: Tables, chunking: str, new: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """`input_hash` and `text` of the new chunks, each text once, a shard at a time."""
+    """`input_hash`, `text` and `n_tokens` of the new chunks, each text once, a shard at a time."""
     firsts = new.sort(SHARD, "chunk_id").unique("input_hash", keep="first", maintain_order=True)
     for (shard,), wanted in firsts.group_by(SHARD, maintain_order=True):
         rows = good_rows(
             tables,
             CHUNKS,
             [str(shard)],
-            ("chunk_id", "text"),
+            ("chunk_id", "text", "n_tokens"),
             where=pl.col("chunk_id").is_in(wanted["chunk_id"].implode()),
             chunking=chunking,
         )
         yield (
             wanted.select("chunk_id", "input_hash")
-            .join(rows.select("chunk_id", "text"), on="chunk_id", maintain_order="left")
-            .select("input_hash", "text")
+            .join(rows.drop("output_hash"), on="chunk_id", maintain_order="left")
+            .select("input_hash", "text", "n_tokens")
         )
 
 
 def _embed(
-    texts: Iterator[pl.DataFrame], new: pl.DataFrame, embedder: Embedder
+    texts: Iterator[pl.DataFrame], new: pl.DataFrame, embedder: Embedder, stopwatch: Stopwatch
 ) -> Iterator[Outcome]:
     """Embed the texts, and give every chunk of a text its vector."""
     if new.is_empty():  # the embedder may have to look at its device to name its window
         return
     chunks = new.sort(SHARD, "chunk_id")
     for batch in in_batches(texts, embedder.window_texts):
-        vectors, problems = _embed_batch(embedder, batch["text"].to_list())
+        with stopwatch.timing(batch["n_tokens"]):
+            vectors, problems = _embed_batch(embedder, batch["text"].to_list())
         embedded = _with_vectors(batch.select("input_hash"), vectors).with_row_index("position")
         rows = chunks.join(embedded, on="input_hash", maintain_order="left")
         is_failed = pl.col("position").is_in(sorted(problems))

@@ -258,6 +258,17 @@ def read_upstream(
         tables, EMBEDDINGS, shards, COLUMNS, embedding_set=version.embedding_set
     ).rename({"output_hash": "vector_hash"})
     chunks = good_rows(tables, CHUNKS, shards, ("chunk_id", SHARD), chunking=version.chunking)
+    wanted = with_point_hash(workspace, embedded.join(chunks.drop(SHARD), on="chunk_id"))
+    return Upstream(chunks, embedded, wanted)
+
+
+def with_point_hash(workspace: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
+    """Add `input_hash`, over all that decides a chunk's point.
+
+    Args:
+        workspace: Knows what the sources add to a payload.
+        rows: Chunks with `source`, their own `output_hash` and their embedding's `vector_hash`.
+    """
     fingerprints = {
         name: fingerprint(
             {
@@ -269,10 +280,7 @@ def read_upstream(
         )
         for name, source in workspace.config.sources.items()
     }
-    wanted = with_source_input_hash(
-        embedded.join(chunks.drop(SHARD), on="chunk_id"), fingerprints, "output_hash", "vector_hash"
-    )
-    return Upstream(chunks, embedded, wanted)
+    return with_source_input_hash(rows, fingerprints, "output_hash", "vector_hash")
 
 
 def add_intents(
