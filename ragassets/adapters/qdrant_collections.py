@@ -40,6 +40,9 @@ INDEXING_THRESHOLD_KIB = 10_000
 TAKE_OVER_SECONDS = 5.0
 """A creation takes less than a second; one that stands still for longer was killed."""
 
+READY_SECONDS = 3.0
+"""A server that is not ready says so by an error that would be retried for a minute."""
+
 
 class StoredCollection(NamedTuple):
     """What the server's metadata say of one collection."""
@@ -138,7 +141,9 @@ class QdrantCollections:
         """Say what keeps the server from serving the collection as it should."""
         try:
             self._connection.call(
-                "asking whether it is ready", lambda c: c.http.service_api.readyz()
+                "asking whether it is ready",
+                lambda c: c.http.service_api.readyz(),
+                timeout_seconds=READY_SECONDS,
             )
         except ServiceError as error:
             return [f"the vector store is not ready ({error.detail})"]

@@ -110,6 +110,7 @@ class QdrantConnection:
         send: "Callable[[QdrantClient], Answer]",
         *,
         index_version: str | None = None,
+        timeout_seconds: float | None = None,
     ) -> Answer:
         """Send a request that may be sent twice; try again what may pass.
 
@@ -117,15 +118,19 @@ class QdrantConnection:
             action: what is attempted, for messages: `writing to 'v1'`.
             send: sends it.
             index_version: what it is about.
+            timeout_seconds: for all attempts together, where that is not the connection's.
 
         Raises:
             StorageUnavailableError: the server cannot be reached, or cannot do it now.
             ConfigurationError: the server does not accept the key, or it is no Qdrant server.
             IndexVersionError: the server refuses the request itself.
         """
+        patience = self._timeout_seconds
+        if timeout_seconds is not None:
+            patience = min(patience, timeout_seconds)
         retrying = Retrying(
             retry=retry_if_exception(_may_pass),
-            stop=partial(_is_over, limit_seconds=self._timeout_seconds),
+            stop=partial(_is_over, limit_seconds=patience),
             wait=_wait_seconds,
             reraise=True,
         )
