@@ -386,7 +386,7 @@ def _validate(values: dict[str, object], folder: Path) -> Config:
         is_section = isinstance(first["input"], (dict, BaseModel))
         raise ConfigurationError(
             key=key,
-            value="..." if is_section or _is_secret(key) else _masked(first["input"]),
+            value=None if is_section or _is_secret(key) else _masked(first["input"]),
             problem=f"is not valid: {first['msg'].removeprefix('Value error, ')}",
             fix="See the configuration section of the README",
         ) from error
@@ -415,7 +415,7 @@ def _unknown_key(location: tuple[str | int, ...], value: object) -> Configuratio
     key = ".".join(map(str, location))
     return ConfigurationError(
         key=key,
-        value="..." if _may_be_secret(key) or isinstance(value, dict) else _masked(value),
+        value=None if _may_be_secret(key) or isinstance(value, dict) else _masked(value),
         problem="is not a known key",
         fix=f"Did you mean {near[0]!r}?" if near else "Remove it",
     )

@@ -98,9 +98,11 @@ class ConfigurationError(PermanentError):
 
     reason = "configuration"
 
-    def __init__(self, *, key: str, value: object, problem: str, fix: str) -> None:
+    def __init__(self, *, key: str, value: object | None, problem: str, fix: str) -> None:
+        """Name the key; its value is left out where it is None: absent, long or a secret."""
         self.key, self.value, self.problem, self.fix = key, value, problem, fix
-        super().__init__(f"{key}: {value!r} {problem}. {fix}")
+        subject = key if value is None else f"{key}: {value!r}"
+        super().__init__(f"{subject} {problem}. {fix}")
 
 
 class UnknownNameError(ConfigurationError):

@@ -29,6 +29,29 @@ def one_line(text: str) -> str:
     return lines[0]
 
 
+class TestHelp:
+    @pytest.mark.parametrize(
+        "command",
+        [
+            [], ["init"], ["ingest"], ["search"], ["show"], ["status"], ["why"], ["audit"],
+            ["doctor"], ["index"], ["index", "list"], ["index", "promote"], ["dead-letters"],
+            ["dead-letters", "list"],
+        ],
+    )  # fmt: skip
+    def test_a_flag_is_shown_without_a_value(self, command: list[str]) -> None:
+        """`--json <bool>` reads as if one had to write `--json true`, which is refused."""
+        text = run(*command, "--help").stdout
+        assert "--help" in text
+        assert "bool" not in text
+        assert "[[" not in text
+
+    def test_defaults_are_no_markup(self) -> None:
+        """Square brackets are rich's own: unescaped they vanish, and the default with them."""
+        text = " ".join(run("search", "--help").stdout.replace("│", " ").split())
+        assert "[default: documents]" in text
+        assert "[default: hybrid where there are sparse vectors]" in text
+
+
 class TestIngest:
     def test_it_reports_in_the_public_shape(self, project: SmallProject) -> None:
         assert project.ingestion.exit_code == 0, project.ingestion.stderr
@@ -40,6 +63,18 @@ class TestIngest:
         assert report["problems"] == []
         assert {"runs", "documents", "chunks", "embeddings", "indexed_chunks", "seconds"} <= set(
             report
+        )
+
+    @pytest.mark.slow
+    def test_dead_letters_are_told_apart_into_new_and_all(
+        self, project: SmallProject, tmp_path: Path
+    ) -> None:
+        """Both were called dead letters, and nobody could tell which was which."""
+        mine = project.copy(tmp_path / "project")
+        lines = mine.run("ingest").stdout.splitlines()
+        (documents,) = [line for line in lines if line.startswith("documents ")]
+        assert documents.split(maxsplit=1)[1] == (
+            "7 discovered, 7 reused, new dead letters 0 (2 in all)"
         )
 
     def test_progress_is_plain_where_nobody_looks(self, project: SmallProject) -> None:
@@ -75,6 +110,11 @@ class TestIngest:
         assert json.loads(result.stdout)["documents"]["removed"] == 0
         assert "7 of 7 documents" in mine.json("status")["sources"]["office"]["listing_problem"]
         assert mine.json("search", "hotel", "--mode", "sparse")["hits"]
+        attention = [
+            line for line in mine.run("status").stdout.splitlines() if line.startswith("attention")
+        ]
+        assert len(attention) == 1
+        assert attention[0].startswith("attention: source 'office': the listing would remove")
 
 
 class TestSearch:
@@ -114,7 +154,8 @@ class TestSearch:
             (["search", "a", "--index", "v9"], "'v9' is not defined. Known: v1, v2"),
             (["search", "a", "--index", "v2"], "Run `ragassets index build v2` first"),
             (["search", "a", "--index", "v1", "--alias", "documents"], "cannot be combined"),
-            (["search", "a", "--mode", "fuzzy"], "fuzzy"),
+            (["search", "a", "--mode", "fuzzy"], "'--mode': 'fuzzy' is not one of 'dense'"),
+            (["show", "a", "--stage", "raw"], "'--stage': 'raw' is not one of 'parsed'"),
             (["search", "a", "--batch"], "--batch"),
             (["search", "--batch", "no such file"], "cannot be read"),
         ],
@@ -146,6 +187,44 @@ class TestSearch:
             project.uri("expenses.txt"),
             project.uri("größe/übersicht.html"),
         ]
+
+    def test_blank_lines_of_a_batch_are_skipped_and_counted(
+        self, project: SmallProject, tmp_path: Path
+    ) -> None:
+        """Editors leave them, and a later error must name the line that a person sees."""
+        file = tmp_path / "queries.jsonl"
+        file.write_text('\n{"query": "leave"}\n  \n{"query": "hotel"}\n\n', encoding="utf-8")
+        result = project.run("search", "--batch", str(file), "--mode", "sparse")
+        found = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [entry["query"] for entry in found] == ["leave", "hotel"]
+        file.write_text("\n\nleave\n", encoding="utf-8")
+        assert f"{file}:3" in one_line(project.run("search", "--batch", str(file)).stderr)
+
+    @pytest.mark.parametrize("key", ["taem", "metadata.taem"])
+    def test_a_misspelt_filter_key_is_named_beside_the_empty_result(
+        self, project: SmallProject, tmp_path: Path, key: str
+    ) -> None:
+        """No hits would look like no documents."""
+        search = ("search", "leave", "--mode", "sparse", "--json", "--filter", f"{key}=people")
+        result = project.run(*search)
+        assert result.exit_code == 0
+        assert json.loads(result.stdout) == {"hits": []}
+        line = one_line(result.stderr)
+        assert line.startswith(f"attention: --filter '{key}' is no key of any hit; did you mean")
+        assert "'team'" in line
+        assert "known: acl, document_id, document_type, language, page, source, team," in line
+        file = tmp_path / "queries.jsonl"
+        file.write_text('{"query": "leave"}\n{"query": "hotel"}\n', encoding="utf-8")
+        batch = project.run("search", "--batch", str(file), *search[2:])
+        assert [json.loads(line)["hits"] for line in batch.stdout.splitlines()] == [[], []]
+        assert one_line(batch.stderr) == line
+
+    def test_a_known_filter_key_without_a_match_is_just_no_hits(
+        self, project: SmallProject
+    ) -> None:
+        result = project.run("search", "leave", "--mode", "sparse", "--filter", "team=sales")
+        assert result.stdout == "No hits.\n"
+        assert result.stderr == ""
 
     def test_a_bad_batch_line_is_named_before_anything_is_written(
         self, project: SmallProject, tmp_path: Path
@@ -397,7 +476,12 @@ class TestErrors:
             ("sources: [", "cannot be read"),
             ("sorces: {}", "Did you mean 'sources'?"),
             ("root: ${NOT_SET_ANYWHERE}", "NOT_SET_ANYWHERE"),
-            ("aliases: {a: {live: v9}}", "aliases.a.live: 'v9' is not defined"),
+            ("aliases: {a: {live: v9}}", "configuration is not valid: aliases.a.live: 'v9' is not"),
+            ("sorces: {a: {uri: b}}", "sorces is not a known key. Did you mean 'sources'?"),
+            (
+                "embedding_models: {a: {model: b, dim: 3, api_key: [secret]}}",
+                "embedding_models.a.api_key is not valid: Input should be a valid string",
+            ),
         ],
     )
     def test_a_wrong_configuration_is_one_line_and_exit_code_2(
@@ -415,6 +499,16 @@ class TestErrors:
         result = run("status", "--config", str(tmp_path / "none.yaml"))
         assert result.exit_code == 2
         assert "is not a file" in one_line(result.stderr)
+
+    def test_an_alias_that_has_to_be_named_has_no_value_to_show(
+        self, project: SmallProject, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "ragassets.yaml"
+        text = "{root: here, aliases: {a: {live: v1}, b: {live: v1}}}"
+        file.write_text(text, encoding="utf-8")
+        result = run("search", "leave", "--config", str(file))
+        assert result.exit_code == 2
+        assert one_line(result.stderr) == "ragassets: --alias is needed here. Known aliases: a, b"
 
     def test_a_search_before_the_first_ingestion_says_what_to_do(self, tmp_path: Path) -> None:
         (tmp_path / "documents").mkdir()

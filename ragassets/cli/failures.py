@@ -30,7 +30,18 @@ class _UsageProblem(Protocol):
 
 
 class CommandGroup(TyperGroup):
-    """The top of the command tree; every error of every command passes here."""
+    """A group of commands; at the top of the tree every error of every command passes here."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options of the group, flags without a value to give."""
+        return _with_plain_flags(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, its flags without a value to give."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _with_plain_flags(command.get_params(ctx))
+        return command
 
     def main(
         self,
@@ -58,6 +69,14 @@ class CommandGroup(TyperGroup):
                 )
             )
         sys.exit(code)
+
+
+def _with_plain_flags(parameters: list[Any]) -> list[Any]:
+    """Show `--json`, not `--json <bool>`, in a help text: a flag takes no value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
 
 
 def _is_debugging() -> bool:
@@ -127,6 +146,8 @@ def _report_usage(error: _UsageProblem) -> int:
         typer.echo(message, err=True)
         return WRONG_USE
     path = cast("str", context.command_path) if context is not None else "ragassets"
+    # Pydantic's word for what a validator of Typer's refused.
+    message = message.replace(": Value error, ", ": ", 1)
     print_error(f"{message.rstrip('.')}. See `{path} --help`")
     return WRONG_USE
 

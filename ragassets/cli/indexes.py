@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ragassets.cli.evaluations import write_evaluation
-from ragassets.cli.failures import NEEDS_ATTENTION
+from ragassets.cli.failures import NEEDS_ATTENTION, CommandGroup
 from ragassets.cli.ingestion import write_report
 from ragassets.cli.inspection import write_versions
 from ragassets.cli.output import hint, write_json, write_line, write_table
@@ -14,10 +14,12 @@ from ragassets.cli.plans import write_plan
 from ragassets.cli.progress import stage_progress
 from ragassets.cli.session import ConfigOption, JsonOption, Session
 
-index = typer.Typer(help="Index versions and the aliases that serve them.", no_args_is_help=True)
+index = typer.Typer(
+    cls=CommandGroup, help="Index versions and the aliases that serve them.", no_args_is_help=True
+)
 
 AliasOption = Annotated[
-    str | None, typer.Option("--alias", help="Which alias to move. [default: documents]")
+    str | None, typer.Option("--alias", help=r"Which alias to move. \[default: documents]")
 ]
 ReasonOption = Annotated[
     str, typer.Option("--reason", help="Why, for the history.", show_default=False)

@@ -1,6 +1,7 @@
 """`ragassets ingest`, and how the report of a computing command is shown."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,7 +18,7 @@ def ingest(
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="Sources to ingest; all when none is named."),
+        typer.Argument(metavar="SOURCE", help="Sources to ingest; all when none is named."),
     ] = None,
     confirm_deletions: Annotated[
         bool,
@@ -72,14 +73,26 @@ def write_report(report: "IngestReport", *, as_json: bool) -> None:
     for name in ("documents", "chunks", "embeddings", "indexed_chunks"):
         counts = values[name]
         if isinstance(counts, dict):
-            text = ", ".join(f"{count} {_words(key)}" for key, count in counts.items() if count)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-            rows.append({"what": _words(name), "counts": text or "nothing"})
+            rows.append({"what": _words(name), "counts": _counts(cast("dict[str, int]", counts))})
     write_table(rows)
     write_line(f"{values['runs']} runs in {float(str(values['seconds'])):.1f} s")
     if report.n_new_dead_letters:
         hint(f"{report.n_new_dead_letters} new dead letters: ragassets dead-letters list")
     else:
         hint('Next: ragassets search "what you look for"')
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """What there is any of, in words."""
+    n_new, n_all = counts.get("dead_lettered", 0), counts.get("dead_letters", 0)
+    texts = [
+        f"{count} {_words(key)}"
+        for key, count in counts.items()
+        if count and key not in ("dead_lettered", "dead_letters")
+    ]
+    if n_all:
+        texts.append(f"new dead letters {n_new} ({n_all} in all)")
+    return ", ".join(texts) or "nothing"
 
 
 def _words(name: str) -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragassets.cli.failures import NEEDS_ATTENTION
+from ragassets.cli.failures import NEEDS_ATTENTION, CommandGroup
 from ragassets.cli.output import (
     cell,
     hint,
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 HASH_DIGITS = 32
 """Digits of the shortest hash that is stored."""
 
-dead_letters = typer.Typer(help="Documents that a stage gave up on, and why.", no_args_is_help=True)
+dead_letters = typer.Typer(
+    cls=CommandGroup, help="Documents that a stage gave up on, and why.", no_args_is_help=True
+)
 
 
 def status(
@@ -30,6 +32,7 @@ def status(
 ) -> None:
     """Show where every source and every index version stands."""
     session = Session(context, config=config, as_json=as_json)
+    from ragassets.core.discovery import describe_listing_problem
     from ragassets.queries.status import read_status
 
     found = read_status(session.workspace)
@@ -54,7 +57,7 @@ def status(
     )
     for name, source in found.sources.items():
         if source.listing_problem:
-            write_line(f"attention: source {name}: {source.listing_problem}")
+            write_line(f"attention: {describe_listing_problem(name, source.listing_problem)}")
     write_line()
     write_versions(list(found.index_versions.values()))
     if not found.is_ingested:

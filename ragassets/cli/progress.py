@@ -37,6 +37,18 @@ def stage_progress() -> Generator[Report]:
         yield _Bars(bars)
 
 
+@contextmanager
+def waiting(text: str) -> Generator[None]:
+    """A spinner on standard error while nothing else is shown; nothing where nobody looks."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
 class _Bars:
     """One bar a stage; a stage with nothing to do gets none."""
 

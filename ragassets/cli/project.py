@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def init(
     context: typer.Context,
     directory: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Where; it is made when it is not there.")
+        Path, typer.Argument(metavar="DIR", help="Where; it is made when it is not there.")
     ] = Path(),
     config: ConfigOption = None,
     as_json: JsonOption = False,

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -14,10 +15,12 @@ from ragassets.cli.output import (
     console,
     hint,
     is_terminal,
+    note,
     write_json,
     write_json_line,
     write_line,
 )
+from ragassets.cli.progress import waiting
 from ragassets.cli.session import ConfigOption, JsonOption, Session
 from ragassets.errors import ConfigurationError
 
@@ -51,10 +54,10 @@ class TextStage(StrEnum):
 def search(
     context: typer.Context,
     query: Annotated[
-        str | None, typer.Argument(help="What to look for.", show_default=False)
+        str | None, typer.Argument(metavar="QUERY", help="What to look for.", show_default=False)
     ] = None,
     alias: Annotated[
-        str | None, typer.Option("--alias", help="The alias to ask. [default: documents]")
+        str | None, typer.Option("--alias", help=r"The alias to ask. \[default: documents]")
     ] = None,
     index_version: Annotated[
         str | None, typer.Option("--index", help="An index version, instead of an alias.")
@@ -74,7 +77,7 @@ def search(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="Ranking. [default: hybrid where there are sparse vectors]", show_default=False
+            help=r"Ranking. \[default: hybrid where there are sparse vectors]", show_default=False
         ),
     ] = None,
     batch: Annotated[
@@ -105,14 +108,42 @@ def search(
         filters=conditions,
     )
     if batch is not None:
-        for text, hits in zip(queries, results, strict=True):
-            write_json_line({"query": text, "hits": [hit.as_json() for hit in hits]})
+        _write_batch(session, queries, results, conditions)
         return
-    hits = next(results)
+    with waiting("Searching; the first search of a process loads the model ..."):
+        hits = next(results)
     if session.as_json:
         write_json({"hits": [hit.as_json() for hit in hits]})
-        return
-    _write_hits(hits, queries[0])
+    else:
+        _write_hits(hits, queries[0])
+    if not hits:
+        _note_unknown_filters(session, conditions)
+
+
+def _write_batch(
+    session: Session,
+    queries: list[str],
+    results: Iterator["list[Hit]"],
+    conditions: Mapping[str, str],
+) -> None:
+    has_hits = False
+    for text, hits in zip(queries, results, strict=True):
+        has_hits |= bool(hits)
+        write_json_line({"query": text, "hits": [hit.as_json() for hit in hits]})
+    if not has_hits:
+        _note_unknown_filters(session, conditions)
+
+
+def _note_unknown_filters(session: Session, conditions: Mapping[str, str]) -> None:
+    """Say that a filter key is misspelt: without it, no hits look like no documents."""
+    from ragassets.queries.search import filter_keys, unknown_filter_keys
+
+    for key, near in unknown_filter_keys(session.workspace, conditions).items():
+        advice = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        note(
+            f"attention: --filter {key!r} is no key of any hit; {advice}known:"
+            f" {', '.join(filter_keys(session.workspace))}"
+        )
 
 
 def _parse_filters(filters: list[str]) -> dict[str, str]:
@@ -183,7 +214,7 @@ def show(
     stage: Annotated[TextStage, typer.Option(help="Which stage's text to show.")] = TextStage.clean,
     chunking: Annotated[
         str | None,
-        typer.Option(help="Which chunking's chunks. [default: of the first automatic index]"),
+        typer.Option(help=r"Which chunking's chunks. \[default: of the first automatic index]"),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,

@@ -16,7 +16,7 @@ ConfigOption = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help="The configuration file. [default: $RAGASSETS_CONFIG, else ragassets.yaml here]",
+        help=r"The configuration file. \[default: $RAGASSETS_CONFIG, else ragassets.yaml here]",
         show_default=False,
     ),
 ]

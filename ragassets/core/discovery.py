@@ -135,6 +135,12 @@ def apply_listing(
     )
 
 
+def describe_listing_problem(source: str, problem: str) -> str:
+    """What kept a listing from being complete, or its deletions from being done, in one line."""
+    name = f"source {source!r}: "
+    return f"{name}{problem.removeprefix(name)}"
+
+
 def _guard(
     source: str, *, n_lost: int, n_known: int, is_empty: bool, max_delete_share: float
 ) -> MassDeletionError | None:

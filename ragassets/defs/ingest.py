@@ -294,13 +294,18 @@ class _Runs:
     def report(self, sources: Sequence[str], versions: Sequence[str]) -> IngestReport:
         """Add up, and ask the tables what needs attention."""
         from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
+        from ragassets.core.discovery import describe_listing_problem
 
         tables = self.resource.workspace.tables
         objects = tables.read(SOURCE_OBJECTS, columns=["source", "is_deleted"])
         alive = objects.filter(~objects["is_deleted"] & objects["source"].is_in(list(sources)))
         listings = tables.read(SOURCE_LISTINGS, [{"source": name} for name in sources])
         letters = self.counts.get("dead_letters", {})
-        problems = [message for message in listings["message"] if message]
+        problems = [
+            describe_listing_problem(source, message)
+            for source, message in listings.select("source", "message").iter_rows()
+            if message
+        ]
         return IngestReport(
             n_runs=self.n_runs,
             n_discovered=int(listings["n_objects"].sum()) if self.has_listed else alive.height,

@@ -1,14 +1,21 @@
 """Queries against an index version, by the alias that serves it or by its own name."""
 
+import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import cast
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.indexing import check_same_embedding
-from ragassets.core.searching import SearchHit, SearchMode, SearchRequest, parse_filters
+from ragassets.core.searching import (
+    PAYLOAD_KEYS,
+    SearchHit,
+    SearchMode,
+    SearchRequest,
+    parse_filters,
+)
 from ragassets.errors import ConfigurationError, UnknownNameError
 from ragassets.queries.json_values import json_value
 
@@ -165,6 +172,26 @@ def search(
         yield from ([_hit(entry) for entry in hits] for hits in found)
 
 
+def unknown_filter_keys(workspace: Workspace, filters: Iterable[str]) -> dict[str, list[str]]:
+    """Filter keys that no hit can have as configured now, each with the known keys like it.
+
+    A hint, not an error: a version that nobody rebuilt may hold keys of an earlier configuration.
+    """
+    known = filter_keys(workspace)
+    names = {key: key.removeprefix("metadata.") for key in filters}
+    return {
+        key: difflib.get_close_matches(name, known, n=2)
+        for key, name in names.items()
+        if name not in known
+    }
+
+
+def filter_keys(workspace: Workspace) -> list[str]:
+    """What can be filtered on: the payload itself, `acl`, and the metadata of every source."""
+    metadata = {key for source in workspace.config.sources.values() for key in source.metadata}
+    return sorted({*PAYLOAD_KEYS, "acl", *metadata})
+
+
 def _check_model(workspace: Workspace, index_version: str, fingerprint: str) -> None:
     """Refuse to compare vectors of two models; it takes no lock and loads no model."""
     with workspace.vector_store() as store:
@@ -199,14 +226,14 @@ def _hit(found: SearchHit) -> Hit:
 
 
 def parse_batch(text: str, *, origin: str) -> list[str]:
-    r"""The queries of JSON lines `{"query": text}`; other keys are ignored.
+    r"""The queries of JSON lines `{"query": text}`; other keys and blank lines are ignored.
 
     Raises:
         ConfigurationError: A line is not of that form, or its query is empty; the message names it.
     """
     # Not `splitlines`: JSON strings may hold other line separators than "\n".
-    lines = text.rstrip().split("\n") if text.strip() else []
-    return [_parse_line(line, f"{origin}:{number}") for number, line in enumerate(lines, start=1)]
+    lines = enumerate(text.split("\n"), start=1)
+    return [_parse_line(line, f"{origin}:{number}") for number, line in lines if line.strip()]
 
 
 def _parse_line(line: str, place: str) -> str:
