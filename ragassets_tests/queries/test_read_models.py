@@ -254,9 +254,7 @@ class TestSearch:
         (hits,) = search(project.workspace(), Target("v1", None), ["hotel \udcff"], mode="sparse")
         assert hits
 
-    @pytest.mark.parametrize(
-        "line", ["", "[]", "{}", '{"query": 1}', '{"query": " "}', "{", '"query"']
-    )
+    @pytest.mark.parametrize("line", ["[]", "{}", '{"query": 1}', '{"query": " "}', "{", '"query"'])
     def test_every_kind_of_bad_batch_line_is_named(self, line: str) -> None:
         text = f'{{"query": "a"}}\n{line}\n{{"query": "b"}}\n'
         with pytest.raises(ConfigurationError, match="file:2"):
