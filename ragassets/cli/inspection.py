@@ -79,7 +79,9 @@ def write_versions(versions: "list[VersionStatus]") -> None:
                 "embeddings": version.embeddings,
                 "points": version.points,
                 "stale": version.stale,
-                "nDCG@10": (version.quality or {}).get("ndcg_at_10"),
+                "nDCG@10": None
+                if version.quality_note
+                else (version.quality or {}).get("ndcg_at_10"),
                 "sealed": version.sealed_at,
             }
             for version in versions
@@ -94,6 +96,8 @@ def write_versions(versions: "list[VersionStatus]") -> None:
         if version.state == "failed_gates":
             failed = "; ".join(version.failed_gates)
             write_line(f"attention: {version.index_version} failed its gates: {failed}")
+        if version.quality_note:
+            write_line(f"attention: {version.index_version} is not judged: {version.quality_note}")
     for text in sorted({version.note for version in versions if version.note}):
         write_line(f"attention: points are not known: {text}")
 

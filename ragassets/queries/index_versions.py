@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, cast
 
+import polars as pl
+
 from ragassets.adapters.vector_store import open_vector_store
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import INDEX_VERSIONS
+from ragassets.core.asset_tables import INDEX_VERSIONS, INDEXED_CHUNKS
 from ragassets.core.tables import Tables
-from ragassets.errors import ServiceError
+from ragassets.errors import ConfigurationError, ServiceError
 from ragassets.queries.json_values import json_value
+from ragassets.stages.golden_queries import golden_queries
 from ragassets.stages.judgement import last_seal
 from ragassets.stages.staleness import VersionRows, read_version_rows
 
@@ -64,6 +67,8 @@ class VersionStatus:
     backfill: str | None
     note: str = ""
     """Why something could not be told."""
+    quality_note: str = ""
+    """Why the quality says nothing of the version, where it does not."""
 
     def as_json(self) -> dict[str, object]:
         """The public shape; the name is the key that holds it."""
@@ -146,7 +151,36 @@ def _configured(
         gates=sealed.gates,
         failed_gates=sealed.failed_gates,
         shard_problems=sealed.shard_problems,
+        quality_note=_explain_zero(workspace, name, sealed.quality),
         sealed_at=sealed.sealed_at,
+    )
+
+
+def _explain_zero(
+    workspace: Workspace, index_version: str, quality: Mapping[str, float] | None
+) -> str:
+    """Why no golden query found anything, where the index holds none of their documents.
+
+    The usual reason is a corpus that moved: golden queries name documents by their URI.
+    """
+    if quality is None or quality.get("recall_at_10"):
+        return ""
+    try:
+        golden = golden_queries(workspace, index_version) or []
+    except ConfigurationError:  # the next build says so; where things stand can be told without
+        return ""
+    judged = sorted({uri for query in golden for uri, grade in query.relevant.items() if grade > 0})
+    indexed = workspace.tables.read(
+        INDEXED_CHUNKS.outputs,
+        [{"index_version": index_version}],
+        columns=["uri"],
+        where=pl.col("uri").is_in(judged),
+    )
+    if not judged or indexed.height:
+        return ""
+    return (
+        f"not one document that the golden queries judge is indexed, such as {judged[0]}; their"
+        " URIs must be those of `ragassets search`"
     )
 
 

@@ -1,5 +1,6 @@
 """What the queries say in states that a healthy ingestion never leaves behind."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +88,34 @@ class TestVersions:
         version = list_index_versions(workspace)[0]
         assert version.state == "incomplete"
         assert version.problems == ("2 chunks have no embedding",)
+
+    @pytest.mark.parametrize("judged", ["expenses.txt", "moved/expenses.txt"])
+    def test_a_zero_that_says_nothing_of_the_version_is_no_measure(
+        self, project: SmallProject, judged: str
+    ) -> None:
+        """Golden queries of a folder that moved judge documents that nobody can find."""
+        golden = project.folder / "golden.jsonl"
+        line = {"query": "hotel", "relevant": {project.uri(judged): 1, project.uri("a.md"): 0}}
+        golden.write_text(json.dumps(line) + "\n", encoding="utf-8")
+        aliases = f"aliases: {{documents: {{live: v1, golden_queries: {golden}}}}}"
+        workspace = reconfigured(project, "index_versions:", f"{aliases}\nindex_versions:")
+        quality = {"n_queries": 1, "ndcg_at_10": 0.0, "recall_at_10": 0.0, "mrr_at_10": 0.0}
+        snapshot = workspace.tables.snapshot(INDEX_VERSIONS)
+        rows = workspace.tables.read_at(snapshot)
+        rows = rows.with_columns(pl.lit(json.dumps(quality)).alias("quality"))
+        workspace.tables.replace(snapshot, [{"index_version": "v1"}], rows)
+        version = list_index_versions(workspace)[0]
+        shown = project.run("status").stdout
+        assert version.quality == quality
+        if judged == "expenses.txt":
+            assert version.quality_note == ""
+            assert " 0.000 " in shown
+            assert "attention" not in shown
+            return
+        assert version.quality_note.startswith("not one document that the golden queries judge is")
+        assert f"such as {project.uri(judged)};" in version.quality_note
+        assert " 0.000 " not in shown
+        assert f"attention: v1 is not judged: {version.quality_note}" in shown.splitlines()
 
     def test_a_version_that_left_the_configuration_stays_visible(
         self, project: SmallProject
