@@ -12,7 +12,8 @@ from typing import Any
 import dagster as dg
 
 from ragassets.core.versions import STAGE_VERSIONS
-from ragassets.defs.metadata import Metadata
+from ragassets.defs.metadata import MADE_FROM, Metadata
+from ragassets.defs.upstream_links import UpstreamLinks
 
 DATA_VERSION_TAG = "dagster/data_version"
 IS_USER_PROVIDED_TAG = "dagster/data_version_is_user_provided"
@@ -32,6 +33,7 @@ class PartitionEvents:
         """Begin before any input is read: a later change of an input makes the partitions stale."""
         self._context = context
         self._inputs = _input_tags(context)
+        self._upstream = UpstreamLinks(context)
 
     def log(self, partition: str, data_version: str, metadata: Metadata) -> None:
         """Record that a partition stands, with what it holds and what was done for it."""
@@ -40,7 +42,7 @@ class PartitionEvents:
             dg.AssetMaterialization(
                 key,
                 partition=partition,
-                metadata=dict(metadata),
+                metadata={**metadata, MADE_FROM: self._upstream.of(partition)},
                 tags={
                     DATA_VERSION_TAG: data_version,
                     IS_USER_PROVIDED_TAG: "true",

@@ -27,6 +27,8 @@ SECONDS = "seconds"
 PREVIEW = "preview"
 FAILURES = "failures"
 TABLE = "table"
+MADE_FROM = "made_from"
+"""Links to the upstream partitions."""
 
 PREVIEW_ROWS = 5
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://")

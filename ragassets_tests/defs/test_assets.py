@@ -157,6 +157,35 @@ def test_a_stage_tells_bytes_tokens_and_the_settings_that_made_it(
     assert (indexed["distance"].value, indexed["sparse"].value) == ("cosine", "bm25")
 
 
+def test_every_partition_links_to_the_partitions_that_it_was_made_from(
+    ingested: tuple[Project, DagsterInstance],
+) -> None:
+    """From a bad chunk to the page that its document was read from, click by click."""
+    _, instance = ingested
+
+    def links(asset: str, partition: str | None) -> list[str]:
+        text = str(latest(instance, asset)[partition].metadata["made_from"].value)
+        return text.split(" · ")
+
+    page = "../assets/{}?view=partitions&partition={}".format
+    assert links("raw_documents", "handbook-002") == [
+        rf"[source\_objects handbook-002]({page('source_objects', 'handbook-002')})"
+    ]
+    assert links("unique_documents", "handbook-002") == [
+        r"[\_document\_signatures](../assets/_document_signatures?view=partitions)",
+        rf"[clean\_documents handbook-002]({page('clean_documents', 'handbook-002')})",
+    ]
+    assert links("embeddings", "recursive-256.minilm|handbook-001") == [
+        rf"[chunks recursive-256\|handbook-001]({page('chunks', 'recursive-256%7Chandbook-001')})"
+    ]
+    # Of four shards, hence too many links.
+    assert links("index_versions", "v1") == [
+        r"[indexed\_chunks](../assets/indexed_chunks?view=partitions)"
+    ]
+    assert links("live_index", None) == [rf"[index\_versions v1]({page('index_versions', 'v1')})"]
+    assert len(links("dead_letters", "handbook-000")) == 8
+
+
 def test_what_failed_is_shown_where_it_failed(
     ingested: tuple[Project, DagsterInstance],
 ) -> None:

@@ -7,8 +7,10 @@ import dagster as dg
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.defs.assets.stage_asset import OWNERS, RETRY_POLICY
 from ragassets.defs.failures import failing_once
+from ragassets.defs.metadata import MADE_FROM, Metadata
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.runtime import run_context
+from ragassets.defs.upstream_links import partition_links
 
 
 class AliasMove(dg.Config):
@@ -57,7 +59,8 @@ def build_live_index() -> dg.AssetsDefinition:
             )
             with opened.vector_store() as store:
                 targets = store.aliases()
-        values: dict[str, str] = {
+        values: Metadata = {
+            MADE_FROM: partition_links({"index_versions": sorted(set(targets.values()))}),
             **{f"alias {name}": target for name, target in targets.items()},
             **{
                 f"{move.action} {move.alias}": f"{move.from_version or 'nothing'} →"
@@ -66,6 +69,8 @@ def build_live_index() -> dg.AssetsDefinition:
             },
         }
         version = ",".join(f"{name}={target}" for name, target in sorted(targets.items()))
-        return dg.MaterializeResult(metadata=values, data_version=dg.DataVersion(version or "none"))
+        return dg.MaterializeResult(
+            metadata=dict(values), data_version=dg.DataVersion(version or "none")
+        )
 
     return live_index
