@@ -53,7 +53,7 @@ step "3. What is there now"
 run ragassets status
 
 step "4. Three searches"
-run ragassets search "somebody stole my computer on the train, whom do I call" -k 3
+run ragassets search "how much may a hotel cost" -k 3
 run ragassets search "how quickly must I acknowledge a page at night" -k 3
 run ragassets search "error FH-2003" --mode hybrid -k 3
 
