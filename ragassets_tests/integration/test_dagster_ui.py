@@ -171,7 +171,7 @@ def test_a_partition_page_shows_what_was_done(scene: Scene, page: Page, tmp_path
 
 
 def test_a_partition_leads_to_what_it_was_made_from(scene: Scene, page: Page) -> None:
-    """A click from chunks to their documents, from the page of an asset and from that of a run."""
+    """A click from chunks to their documents: the address fits behind any host and prefix."""
     page.open(
         f"{scene.dagster.address}/assets/chunks?view=partitions"
         "&partition=recursive-256%7Chandbook-001"
@@ -182,14 +182,6 @@ def test_a_partition_leads_to_what_it_was_made_from(scene: Scene, page: Page) ->
 
     assert page.evaluate("location.pathname") == "/assets/unique_documents"
     assert "partition=handbook-001" in str(page.evaluate("location.search"))
-
-    run = _latest(scene.dagster, "chunks", "recursive-256|handbook-001")["runId"]
-    page.open(f"{scene.dagster.address}/runs/{run}?logs=query%3Atype%3Amaterialization")
-    page.wait_for_text("made_from", "unique_documents handbook-001", seconds=120)
-    page.click_text("unique_documents handbook-001")
-    page.wait_for_text("duplicate_of", "clean_documents handbook-001", seconds=120)
-
-    assert page.evaluate("location.pathname") == "/assets/unique_documents"
 
 
 def test_an_observation_says_what_was_found(scene: Scene, page: Page) -> None:
