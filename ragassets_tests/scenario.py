@@ -27,10 +27,12 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config, load_config
 from ragassets.core.asset_tables import (
     ALIAS_SWITCHES,
+    BUILD_WINDOWS,
     DEAD_LETTERS,
     INDEX_INTENTS,
     INDEX_VERSIONS,
     INDEXED_CHUNKS,
+    RECORDED_SETTINGS,
     SOURCE_OBJECTS,
     STAGES,
 )
@@ -113,6 +115,7 @@ VOLATILE = frozenset(
     {"run_id", "failed_run_id", "computed_at", "first_failed_at", "last_failed_at", "sealed_at"}
     | {"latency_ms_p50", "latency_ms_p95"}
     | {"first_seen_at", "changed_at", "switched_at", "updated_at", "switch_id", "stack_trace"}
+    | {"begun_at", "recorded_at"}
 )
 """Columns that tell when, by which run and on which line of the code, not what."""
 
@@ -124,6 +127,8 @@ SPECS: tuple[TableSpec, ...] = (
     DEAD_LETTERS,
     INDEX_VERSIONS,
     ALIAS_SWITCHES,
+    BUILD_WINDOWS,
+    RECORDED_SETTINGS,
 )
 
 

@@ -1,6 +1,7 @@
 """`ragassets index …`: list, build, evaluate, promote and roll back index versions."""
 
 import getpass
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import typer
@@ -13,6 +14,7 @@ from ragassets.cli.output import hint, write_json, write_line, write_table
 from ragassets.cli.plans import write_plan
 from ragassets.cli.progress import stage_progress
 from ragassets.cli.session import ConfigOption, JsonOption, Session
+from ragassets.core.periods import parse_since
 
 index = typer.Typer(
     cls=CommandGroup, help="Index versions and the aliases that serve them.", no_args_is_help=True
@@ -80,19 +82,32 @@ def plan(
 def build(
     context: typer.Context,
     index_version: Annotated[str, typer.Argument(metavar="VERSION", help="Which one to build.")],
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="PERIOD",
+            help="Only documents modified since then, the others later: 12h, 7d, 2w or a date.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Chunk, embed, index and seal a version from the documents that are there."""
     session = Session(context, config=config, as_json=as_json)
     session.config.index_version(index_version)
+    window = parse_since(since, datetime.now(UTC)) if since else None
     from ragassets.defs import ingest as ingestion
     from ragassets.defs.instance import open_instance
     from ragassets.defs.resources import WorkspaceResource
 
     with open_instance(session.config.folder) as instance, stage_progress() as progress:
         report = ingestion.build(
-            WorkspaceResource(session.config), instance, index_version, progress=progress
+            WorkspaceResource(session.config),
+            instance,
+            index_version,
+            since=window,
+            progress=progress,
         )
     write_report(report, as_json=session.as_json)
     if report.problems:

@@ -66,6 +66,8 @@ def write_report(report: "IngestReport", *, as_json: bool) -> None:
     values = report.as_json()
     for problem in report.problems:
         note(f"attention: {problem}")
+    for line in report.planned:
+        note(line)
     if as_json:
         write_json(values)
         return

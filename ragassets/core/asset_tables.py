@@ -60,6 +60,30 @@ SOURCE_LISTINGS = TableSpec(
 )
 """How the last listing of each source went."""
 
+RECORDED_SETTINGS = TableSpec(
+    "_recorded_settings",
+    pl.Schema(
+        {
+            "section": TEXT,
+            "name": TEXT,
+            "settings": TEXT,
+            "recorded_at": TIMESTAMP,
+            "run_id": TEXT,
+        }
+    ),
+    ("section", "name"),
+    "name",
+)
+"""What the names of the configuration stood for when they were built; `settings` is JSON."""
+
+BUILD_WINDOWS = TableSpec(
+    "_build_windows",
+    pl.Schema({"index_version": TEXT, "since": TIMESTAMP, "begun_at": TIMESTAMP}),
+    ("index_version",),
+    "index_version",
+)
+"""Index versions that were begun. `since`: only documents modified since then; null for all."""
+
 RAW_DOCUMENTS = Stage(
     name="raw_documents",
     content={

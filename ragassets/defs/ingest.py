@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import cast
 
 import dagster as dg
@@ -20,7 +21,7 @@ from ragassets.defs.assets.source_objects import CONFIRM_DELETIONS_TAG, SOURCES_
 from ragassets.defs.failures import StepFailure
 from ragassets.defs.graph import build_definitions
 from ragassets.defs.instance import fail_abandoned_runs, worker_tags
-from ragassets.defs.resources import WorkspaceResource
+from ragassets.defs.resources import WorkspaceResource, now
 from ragassets.defs.runtime import PROGRESS, Progress
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -52,6 +53,8 @@ class IngestReport:
     seconds: float
     problems: tuple[str, ...] = field(default=())
     """What needs attention: refused deletions, sources out of reach, versions not sealed."""
+    planned: tuple[str, ...] = field(default=())
+    """Versions that are built from recent documents only, as was asked for."""
 
     def as_json(self) -> dict[str, object]:
         """The public shape of `ragassets ingest --json`: fields may be added, none goes."""
@@ -88,6 +91,7 @@ class IngestReport:
             },
             "seconds": round(self.seconds, 3),
             "problems": list(self.problems),
+            "planned": list(self.planned),
         }
 
     def _count(self, asset: str, name: str) -> int:
@@ -110,8 +114,8 @@ def ingest(
         instance: Where the runs are recorded.
         sources: Sources to ingest; all of them where none is named.
         confirmed: Sources whose deletions are meant, however many.
-        index_versions: Versions to bring up to date; when None, those with `backfill: auto` and
-            those that an alias serves.
+        index_versions: Versions to bring up to date; when None, those with `backfill: auto`, those
+            that an alias serves and those that were begun.
         progress: Told how far each stage is.
 
     Raises:
@@ -147,11 +151,26 @@ def build(
     instance: DagsterInstance,
     index_version: str,
     *,
+    since: datetime | None = None,
     progress: Progress,
 ) -> IngestReport:
-    """Chunk, embed, index and seal one version from the documents that are there."""
+    """Chunk, embed, index and seal one version from the documents that are there.
+
+    Args:
+        resource: The configuration and what it opens.
+        instance: Where the runs are recorded.
+        index_version: Which one.
+        since: Only documents modified since then; the others stay planned. None for all.
+        progress: Told how far each stage is.
+
+    Raises:
+        RagAssetsError: Something of the run, not of a document, failed.
+    """
+    from ragassets.stages.build_windows import begin_version
+
     resource.config.index_version(index_version)
     _check_before_work(resource)
+    begin_version(resource.workspace, index_version, now(), since=since)
     runs = _Runs(resource, instance, progress)
     runs.build([index_version])
     runs.execute(jobs.MOVE_ALIASES)
@@ -315,6 +334,7 @@ class _Runs:
             n_dead_letters=letters.get(metadata.N_DOCUMENTS, 0),
             seconds=time.monotonic() - self.started,
             problems=(*problems, *_removed(self.resource), *_unsealed(self.resource, versions)),
+            planned=tuple(_planned(self.resource, versions).values()),
         )
 
 
@@ -339,27 +359,30 @@ def _configured(
 
 
 def _check_before_work(resource: WorkspaceResource) -> None:
-    """Find wrong files now, not after an hour of embedding.
+    """Find what is wrong now, not after an hour of embedding.
 
     Raises:
-        ConfigurationError: A file of golden queries cannot be used.
+        ConfigurationError: A file of golden queries cannot be used, or a name in the configuration
+            stands for something else than what was built under it.
     """
     from ragassets.stages.golden_queries import check_golden_queries
+    from ragassets.stages.recorded_settings import check_recorded_settings
 
+    check_recorded_settings(resource.workspace)
     check_golden_queries(resource.workspace)
 
 
 def _versions(resource: WorkspaceResource, named: Sequence[str] | None) -> list[str]:
-    """The named versions, else all that must not go stale: a served one has to stay current."""
+    """The named versions, else all that are kept current; `auto` ones with all documents."""
+    from ragassets.stages.build_windows import begin_version, current_versions
+
     if named is not None:
         return list(named)
-    with resource.workspace.vector_store() as store:
-        served = set(store.aliases().values())
-    return [
-        name
-        for name, version in resource.config.index_versions.items()
-        if version.backfill == "auto" or name in served
-    ]
+    current = current_versions(resource.workspace)
+    for name, version in current.items():
+        if version.backfill == "auto":
+            begin_version(resource.workspace, name, now())
+    return list(current)
 
 
 def _removed(resource: WorkspaceResource) -> list[str]:
@@ -374,7 +397,8 @@ def _unsealed(resource: WorkspaceResource, versions: Iterable[str]) -> list[str]
     from ragassets.stages.index_versions import FAILED_GATES, SEALED
     from ragassets.stages.judgement import last_seal
 
-    seals = {name: last_seal(resource.workspace, name) for name in versions}
+    meant = _planned(resource, versions)
+    seals = {name: last_seal(resource.workspace, name) for name in versions if name not in meant}
     lines: list[str] = []
     for name, seal in seals.items():
         if seal is None or seal["state"] == SEALED:
@@ -384,3 +408,17 @@ def _unsealed(resource: WorkspaceResource, versions: Iterable[str]) -> list[str]
         verdict = "failed its gates" if is_whole else "is incomplete"
         lines.append(f"index version {name!r} {verdict}: {'; '.join(map(str, found))}")
     return lines
+
+
+def _planned(resource: WorkspaceResource, versions: Iterable[str]) -> dict[str, str]:
+    """A line for every version that holds the documents of a window only, as somebody asked."""
+    from ragassets.stages.build_windows import begun_versions
+
+    windows = begun_versions(resource.workspace)
+    starts = {name: windows[name].since for name in versions if name in windows}
+    return {
+        name: f"index version {name!r} holds the documents since {since:%Y-%m-%d %H:%M} UTC; the"
+        f" others are planned: `ragassets index build {name}`"
+        for name, since in starts.items()
+        if since is not None
+    }

@@ -26,8 +26,8 @@ from ragassets.core.asset_tables import (
     VALID_DOCUMENTS,
 )
 from ragassets.core.stages import SHARD, Stage
+from ragassets.stages.build_windows import current_versions
 from ragassets.stages.dead_letters import gather_dead_letters
-from ragassets.stages.live_index import current_versions
 
 MAX_EXAMPLES = 3
 

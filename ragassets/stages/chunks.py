@@ -19,12 +19,14 @@ from ragassets.core.settings import ChunkingConfig
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
+from ragassets.stages.build_windows import in_chunking_window
 from ragassets.stages.inputs import (
     good_rows,
     partitions_of,
     rows_in_batches,
     with_source_input_hash,
 )
+from ragassets.stages.recorded_settings import record_settings
 
 Row = dict[str, object]
 
@@ -32,12 +34,19 @@ Row = dict[str, object]
 def update_chunks(
     workspace: Workspace, chunking: str, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
-    """Bring `chunks` of some shards under one chunking up to date; a report for each."""
+    """Bring `chunks` of some shards under one chunking up to date; a report for each.
+
+    Raises:
+        ConfigurationError: The chunking was another one when it was built.
+    """
     tables = PinnedTables(workspace.tables, CHUNKS.outputs, CHUNKS.failures)
+    documents = chunk_inputs(workspace, chunking, shards, tables)
+    inputs = in_chunking_window(workspace, chunking, documents, shards, tables)
+    record_settings(workspace, "chunkings", chunking, context)
     return run_stage(
         CHUNKS,
         partitions_of(shards, chunking=chunking),
-        chunk_inputs(workspace, chunking, shards, tables),
+        inputs,
         lambda keys: chunk_documents(workspace, chunking, keys, shards, tables),
         tables=tables,
         context=context,

@@ -25,8 +25,10 @@ from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import EmbeddingServiceError, InvalidVectorError, RagAssetsError
 from ragassets.stages.batches import in_batches
+from ragassets.stages.build_windows import in_embedding_window
 from ragassets.stages.embedding_speed import Stopwatch, record_speed
 from ragassets.stages.inputs import good_rows, partitions_of
+from ragassets.stages.recorded_settings import record_settings
 from ragassets.stages.vector_ledger import keep_ledger_in_bounds
 
 LOOKUP_TEXTS = 8_192
@@ -45,13 +47,16 @@ def update_embeddings(
     needed no embedding of their own count as reused.
 
     Raises:
+        ConfigurationError: The model's settings were others when it was used first.
         IndexVersionError: A collection was built with another model of that name.
     """
     tables = PinnedTables(workspace.tables, EMBEDDINGS.outputs, EMBEDDINGS.failures)
     chunking, model = workspace.config.embedding_sets()[embedding_set]
     embedder = workspace.embedder(model)
     _refuse_other_model(workspace, embedding_set, embedder)
-    inputs = embedding_inputs(workspace, embedding_set, shards, tables)
+    chunks = embedding_inputs(workspace, embedding_set, shards, tables)
+    inputs = in_embedding_window(workspace, embedding_set, chunks, shards, tables)
+    record_settings(workspace, "embedding_models", model, context)
     takeover = _Takeover(workspace.ledger, model_fingerprint(embedder), context)
     stopwatch = Stopwatch(context.now)
 

@@ -25,7 +25,9 @@ from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import StageError
 from ragassets.stages.batches import in_batches
+from ragassets.stages.build_windows import BuildWindow, in_version_window, keep_begun
 from ragassets.stages.inputs import good_rows, partitions_of, with_source_input_hash
+from ragassets.stages.recorded_settings import record_settings
 
 BATCH_POINTS = 1_000
 """Points in one write: 2 MB of vectors and payload at 384 dimensions."""
@@ -37,7 +39,12 @@ PAYLOAD_COLUMNS = ("text", "page", "title", "language", "document_type")
 def update_indexed_chunks(
     workspace: Workspace, index_version: str, shards: Sequence[str], context: RunContext
 ) -> dict[str, StageReport]:
-    """Bring `indexed_chunks` of some shards, and their points, up to date; a report for each."""
+    """Bring `indexed_chunks` of some shards, and their points, up to date; a report for each.
+
+    Raises:
+        ConfigurationError: The version's settings were others when it was begun.
+    """
+    record_settings(workspace, "index_versions", index_version, context)
     with workspace.index_writer(index_version) as store:
         return _IndexRun(workspace, store, index_version, shards).update(context)
 
@@ -54,6 +61,7 @@ class _IndexRun:
         self.version = workspace.config.index_version(index_version)
         self.partitions = partitions_of(shards, index_version=index_version)
         self.inputs = pl.DataFrame()
+        self.window = BuildWindow(since=None)
 
     def update(self, context: RunContext) -> dict[str, StageReport]:
         """Write, verify, commit, delete.
@@ -64,6 +72,7 @@ class _IndexRun:
         """
         self._ensure_collection()
         self._drop_doubtful_rows()
+        self.window = keep_begun(self.workspace, self.name, context.now())
         self.tables = PinnedTables(
             self.workspace.tables, INDEXED_CHUNKS.outputs, INDEXED_CHUNKS.failures
         )
@@ -141,7 +150,8 @@ class _IndexRun:
             .join(standing, on="chunk_id")
             .select(*INDEXED_CHUNKS.identity, "input_hash")
         )
-        fresh = upstream.wanted.with_columns(columns)
+        wanted = in_version_window(self.window, upstream.wanted, self.shards, self.tables)
+        fresh = wanted.with_columns(columns)
         return pl.concat([fresh.select(kept_alive.columns), kept_alive])
 
     def _write_points(self, keys: list[str]) -> Iterator[Outcome]:

@@ -10,7 +10,6 @@ from typing import Literal
 import polars as pl
 
 from ragassets.adapters.workspace import Workspace
-from ragassets.config import IndexVersionConfig
 from ragassets.core.asset_tables import ALIAS_SWITCHES
 from ragassets.core.fingerprints import stable_hash
 from ragassets.core.stages import RunContext
@@ -59,17 +58,6 @@ def move_aliases(
         return []
     switch_alias(workspace, switch, context)
     return [switch]
-
-
-def current_versions(workspace: Workspace) -> dict[str, IndexVersionConfig]:
-    """The versions that an ingestion keeps current: a served one has to stay so."""
-    with workspace.vector_store() as store:
-        served = set(store.aliases().values())
-    return {
-        name: version
-        for name, version in workspace.config.index_versions.items()
-        if version.backfill == "auto" or name in served
-    }
 
 
 def start_aliases(workspace: Workspace, context: RunContext, *, actor: str) -> list[AliasSwitch]:
