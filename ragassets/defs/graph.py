@@ -19,10 +19,22 @@ from ragassets.defs.assets.raw_documents import build_raw_documents
 from ragassets.defs.assets.source_objects import build_source_objects
 from ragassets.defs.assets.unique_documents import build_unique_documents
 from ragassets.defs.assets.valid_documents import build_valid_documents
+from ragassets.defs.automation import automatic_keys, build_automation_sensor
 from ragassets.defs.checks import most_documents_are_readable
 from ragassets.defs.jobs import build_jobs
 from ragassets.defs.partitions import build_partitions
 from ragassets.defs.resources import WorkspaceResource
+
+AUTOMATED = (
+    "chunks",
+    "embeddings",
+    "indexed_chunks",
+    "index_versions",
+    "live_index",
+    "dead_letters",
+    "document_catalog",
+)
+"""Assets that Dagster brings up to date by itself."""
 
 
 def build_definitions(config: Config) -> dg.Definitions:
@@ -34,12 +46,13 @@ def build_definitions(config: Config) -> dg.Definitions:
             "MultiToSingleDimensionPartitionMapping",
             "multi_observable_source_asset",
             "backfill_policy",
+            "use_user_code_server",
         ):
             warnings.filterwarnings("ignore", f".*`{name}`.*beta", dg.BetaWarning)
         warnings.filterwarnings(
             "ignore", ".*partitions_def on an AssetCheckSpec", dg.PreviewWarning
         )
-        partitions = build_partitions(config)
+        partitions, automatic = build_partitions(config), automatic_keys(config)
         assets = [
             build_source_objects(partitions, config),
             build_raw_documents(partitions),
@@ -48,10 +61,10 @@ def build_definitions(config: Config) -> dg.Definitions:
             build_clean_documents(partitions),
             build_document_signatures(partitions),
             build_unique_documents(partitions),
-            build_chunks(partitions),
-            build_embeddings(partitions),
-            build_indexed_chunks(partitions),
-            build_index_versions(partitions),
+            build_chunks(partitions, automatic["chunkings"]),
+            build_embeddings(partitions, automatic["embedding_sets"]),
+            build_indexed_chunks(partitions, automatic["index_versions"]),
+            build_index_versions(partitions, automatic["index_versions"]),
             build_live_index(),
             build_dead_letters(partitions),
             build_document_catalog(partitions),
@@ -60,6 +73,7 @@ def build_definitions(config: Config) -> dg.Definitions:
             assets=assets,
             asset_checks=[most_documents_are_readable],
             jobs=build_jobs(),
+            sensors=[build_automation_sensor(*AUTOMATED)],
             resources={"workspace": WorkspaceResource(config)},
             # A run's steps share one process, so that models and parsers load once a run.
             executor=dg.in_process_executor,

@@ -15,6 +15,7 @@ from typing import cast
 import yaml
 from dagster import DagsterInstance, DagsterInvalidConfigError, DagsterRunStatus, RunsFilter
 
+from ragassets.defs.automation import COMMAND_TAG
 from ragassets.errors import ConfigurationError
 
 Settings = dict[str, object]
@@ -67,7 +68,7 @@ def open_instance(project_dir: Path, *, state_dir: Path | None = None) -> Dagste
 
 def worker_tags() -> dict[str, str]:
     """Tags for a run that this process computes itself, without a launcher."""
-    return {WORKER_TAG: _worker_name(os.getpid())}
+    return {WORKER_TAG: _worker_name(os.getpid()), COMMAND_TAG: "true"}
 
 
 def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:

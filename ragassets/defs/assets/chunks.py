@@ -1,12 +1,13 @@
 """`chunks`: spans of surviving documents under each chunking."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from ragassets.config import Config
 from ragassets.defs.assets.stage_asset import build_stage_asset
+from ragassets.defs.automation import keep_versions_current
 from ragassets.defs.metadata import Metadata
 from ragassets.defs.partitions import CHUNKING, Partitions
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ragassets.core.stages import RunContext, Stage, StageReport
 
 
-def build_chunks(partitions: Partitions) -> dg.AssetsDefinition:
+def build_chunks(partitions: Partitions, automatic: Collection[str]) -> dg.AssetsDefinition:
     """The asset, one partition a source shard and chunking."""
     return build_stage_asset(
         name="chunks",
@@ -30,6 +31,7 @@ def build_chunks(partitions: Partitions) -> dg.AssetsDefinition:
         ],
         update=_update,
         dimension=CHUNKING,
+        automation_condition=keep_versions_current(CHUNKING, automatic),
         settings=_settings,
         backfill_policy=dg.BackfillPolicy.multi_run(16),
     )

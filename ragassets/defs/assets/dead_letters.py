@@ -7,6 +7,7 @@ import dagster as dg
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.defs import metadata
 from ragassets.defs.assets.stage_asset import OWNERS, RETRY_POLICY
+from ragassets.defs.automation import follow_changes
 from ragassets.defs.events import PartitionEvents
 from ragassets.defs.failures import failing_once
 from ragassets.defs.partitions import Partitions
@@ -43,6 +44,7 @@ def build_dead_letters(partitions: Partitions) -> dg.AssetsDefinition:
             ),
         ],
         retry_policy=RETRY_POLICY,
+        automation_condition=follow_changes(),
         backfill_policy=dg.BackfillPolicy.multi_run(64),
     )
     def dead_letters(

@@ -1,12 +1,13 @@
 """`embeddings`: vectors of chunks under each embedding set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from ragassets.config import Config
 from ragassets.defs.assets.stage_asset import build_stage_asset
+from ragassets.defs.automation import keep_versions_current
 from ragassets.defs.metadata import Metadata
 from ragassets.defs.partitions import EMBEDDING_SET, Partitions
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ragassets.core.stages import RunContext, Stage, StageReport
 
 
-def build_embeddings(partitions: Partitions) -> dg.AssetsDefinition:
+def build_embeddings(partitions: Partitions, automatic: Collection[str]) -> dg.AssetsDefinition:
     """The asset, one partition a source shard and embedding set."""
     return build_stage_asset(
         name="embeddings",
@@ -27,6 +28,7 @@ def build_embeddings(partitions: Partitions) -> dg.AssetsDefinition:
         deps=[dg.AssetDep("chunks", partition_mapping=partitions.chunks_to_embeddings)],
         update=_update,
         dimension=EMBEDDING_SET,
+        automation_condition=keep_versions_current(EMBEDDING_SET, automatic),
         settings=_settings,
         pool="embedding",
         # A model loads in seconds: many partitions a run, so that it loads once.

@@ -1,5 +1,6 @@
 """`index_versions`: sealed when complete, sound and measured."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -7,6 +8,7 @@ import dagster as dg
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.defs import metadata
 from ragassets.defs.assets.stage_asset import OWNERS, RETRY_POLICY
+from ragassets.defs.automation import keep_versions_current
 from ragassets.defs.checks import seal_check_results, seal_check_specs
 from ragassets.defs.events import PartitionEvents
 from ragassets.defs.failures import failing_once
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from ragassets.stages.index_versions import SealReport
 
 
-def build_index_versions(partitions: Partitions) -> dg.AssetsDefinition:
+def build_index_versions(partitions: Partitions, automatic: Collection[str]) -> dg.AssetsDefinition:
     """The asset, one partition an index version, with its blocking checks."""
 
     @dg.asset(
@@ -37,6 +39,7 @@ def build_index_versions(partitions: Partitions) -> dg.AssetsDefinition:
         pool="vector_store",
         retry_policy=RETRY_POLICY,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
+        automation_condition=keep_versions_current(None, automatic),
     )
     def index_versions(  # pyright: ignore[reportUnknownParameterType]
         context: dg.AssetExecutionContext,

@@ -1,12 +1,13 @@
 """`indexed_chunks`: the points of each index version's collection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from ragassets.config import Config
 from ragassets.defs.assets.stage_asset import build_stage_asset
+from ragassets.defs.automation import keep_versions_current
 from ragassets.defs.metadata import Metadata
 from ragassets.defs.partitions import INDEX_VERSION, Partitions
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ragassets.core.stages import RunContext, Stage, StageReport
 
 
-def build_indexed_chunks(partitions: Partitions) -> dg.AssetsDefinition:
+def build_indexed_chunks(partitions: Partitions, automatic: Collection[str]) -> dg.AssetsDefinition:
     """The asset, one partition a source shard and index version."""
     return build_stage_asset(
         name="indexed_chunks",
@@ -27,6 +28,7 @@ def build_indexed_chunks(partitions: Partitions) -> dg.AssetsDefinition:
         deps=[dg.AssetDep("embeddings", partition_mapping=partitions.embeddings_to_indexed_chunks)],
         update=_update,
         dimension=INDEX_VERSION,
+        automation_condition=keep_versions_current(INDEX_VERSION, automatic),
         settings=_settings,
         pool="vector_store",
         backfill_policy=dg.BackfillPolicy.multi_run(64),

@@ -6,6 +6,7 @@ import dagster as dg
 
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.defs.assets.stage_asset import OWNERS, RETRY_POLICY
+from ragassets.defs.automation import follow_changes
 from ragassets.defs.failures import failing_once
 from ragassets.defs.metadata import MADE_FROM, Metadata
 from ragassets.defs.resources import WorkspaceResource
@@ -38,6 +39,7 @@ def build_live_index() -> dg.AssetsDefinition:
         deps=[dg.AssetDep("index_versions", partition_mapping=dg.AllPartitionMapping())],
         pool="vector_store",
         retry_policy=RETRY_POLICY,
+        automation_condition=follow_changes(),
     )
     def live_index(
         context: dg.AssetExecutionContext,

@@ -52,6 +52,7 @@ def build_stage_asset(  # noqa: PLR0913 - by keyword only, and each is one prope
     pool: str | None = None,
     backfill_policy: dg.BackfillPolicy | None = None,
     shards_at_once: int | None = SHARDS_AT_ONCE,
+    automation_condition: dg.AutomationCondition[dg.AssetKey] | None = None,
 ) -> dg.AssetsDefinition:
     """Make the asset of one stage.
 
@@ -68,6 +69,7 @@ def build_stage_asset(  # noqa: PLR0913 - by keyword only, and each is one prope
         pool: What limits how many steps run at once, across runs.
         backfill_policy: How many partitions one run takes; one where it is not given.
         shards_at_once: Shards that are held in memory and committed together; all when None.
+        automation_condition: When Dagster starts a run by itself; never when None.
     """
 
     @dg.asset(
@@ -82,6 +84,7 @@ def build_stage_asset(  # noqa: PLR0913 - by keyword only, and each is one prope
         pool=pool,
         retry_policy=RETRY_POLICY,
         backfill_policy=backfill_policy or dg.BackfillPolicy.multi_run(1),
+        automation_condition=automation_condition,
     )
     def stage_asset(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
