@@ -6,6 +6,7 @@ once: what failed waits for a change, for `ragassets index build` or for a perso
 """
 
 from collections.abc import Collection
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -156,8 +157,11 @@ def _asked_for(trigger: _Condition[dg.AssetKey]) -> _Condition[dg.AssetKey]:
     return trigger.since(_Condition.newly_requested() | _Condition.newly_updated())
 
 
-def _inputs_changed() -> _Condition[dg.AssetKey]:
-    return _Condition.any_deps_match(_Condition.data_version_changed())
+def _inputs_changed() -> _Condition[Any]:
+    # Dagster leaves the type of this parameter open.
+    return _Condition.any_deps_match(  # pyright: ignore[reportUnknownMemberType]
+        _Condition.data_version_changed()
+    )
 
 
 def _at_rest() -> _Condition[dg.AssetKey]:
