@@ -2,8 +2,8 @@
 
 The strategies share one splitter (`chunk_boundaries` says where a cut may be, `chunk_cuts` chooses)
 and differ in what they tell it; only `fixed` counts windows from the start. Everything but `fixed`
-is edit-stable: one changed paragraph gives one new chunk or two, wherever it stands in the
-document.
+is edit-stable: one changed paragraph gives one new chunk or two, seldom three and hardly ever four
+(`chunk_cuts.MARGIN_SHARE` has the figures), wherever it stands in the document.
 """
 
 import hashlib

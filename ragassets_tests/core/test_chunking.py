@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ragassets.core.chunk_boundaries import Boundaries, Strength
+from ragassets.core.chunk_cuts import find_cuts
 from ragassets.core.chunk_tokens import IntArray, is_white_space
 from ragassets.core.chunking import Chunk, chunk_document, chunk_id, split_document
 from ragassets.core.sentences import sentence_starts
@@ -255,8 +257,40 @@ class TestStability:
         place = int(at * (n_paragraphs - 1))
         edited[place] = prose(rng, 1)[0]
         config = ChunkingConfig()
-        # Never more, whatever the paragraph: the cuts within reach of it and their neighbours.
-        assert n_new(chunked(paragraphs, config), chunked(edited, config)) <= 5
+        assert n_new(chunked(paragraphs, config), chunked(edited, config)) <= 4
+
+    @given(seed=st.integers(0, 10**6), n_paragraphs=st.integers(2, 60), at=st.floats(0, 1))
+    def test_a_word_late_in_a_sentence_changes_its_chunk_and_one_overlap_at_most(
+        self, seed: int, n_paragraphs: int, at: float
+    ) -> None:
+        """Whatever leaves the sentences' beginnings and lengths alone moves no cut."""
+        rng = random.Random(seed)
+        paragraphs = prose(rng, n_paragraphs)
+        place = int(at * (n_paragraphs - 1))
+        long_sentence = sentence(rng, 20)
+        # What is read of a sentence to rank its beginning ends before the word that changes.
+        assert len(long_sentence) > 48 + len("other.")
+        other_sentence = f"{long_sentence.rpartition(' ')[0]} other."
+        before, after = list(paragraphs), list(paragraphs)
+        before[place] = Paragraph(f"{paragraphs[place].text} {long_sentence}")
+        after[place] = Paragraph(f"{paragraphs[place].text} {other_sentence}")
+        changes = n_new(chunked(before, ChunkingConfig()), chunked(after, ChunkingConfig()))
+        assert 1 <= changes <= 2
+
+    def test_a_cut_worse_than_both_beside_it_is_left_out_where_one_chunk_holds_both_sides(
+        self,
+    ) -> None:
+        """Cuts are sought close to each other, so that few move; those not needed must go."""
+        boundaries = Boundaries(
+            positions=np.array([400, 800, 1_200, 1_700]),
+            tokens=np.array([40, 80, 120, 170]),
+            strengths=np.full(4, Strength.SENTENCE),
+            keys=np.array([1, 9, 2, 3], dtype=np.uint64),
+        )
+        assert find_cuts(boundaries, n_tokens=210, budget_tokens=100) == [0, 2]
+        assert find_cuts(boundaries, n_tokens=210, budget_tokens=79) == [0, 1, 2, 3]
+        forced = np.array([False, True, False, False])
+        assert find_cuts(boundaries, n_tokens=210, budget_tokens=100, forced=forced) == [1, 2]
 
     @pytest.mark.slow
     @pytest.mark.parametrize("strategy", ["recursive", "sentence", "by_title"])
@@ -276,7 +310,7 @@ class TestStability:
             changes.append(n_new(old, chunked(edited, config)))
         assert statistics.median(changes) <= 2
         assert np.quantile(changes, 0.95) <= 3
-        assert max(changes) <= 5
+        assert max(changes) <= 4
 
     def test_a_section_put_before_everything_leaves_the_other_chunks_alone(self) -> None:
         """Ids hold no position, so that inserting a page does not embed the rest again."""
@@ -297,7 +331,7 @@ class TestStability:
         """Real paragraphs are longer and less even than generated ones."""
         path = corpus("retrieval") / "chunking_spans" / "corpora" / f"{name}.md"
         lines = [line.strip() for line in re.split(r"\n+|\\n", path.read_text(encoding="utf-8"))]
-        assert edit_changes([Paragraph(line) for line in lines if line], n_edits=40) <= (2, 4)
+        assert edit_changes([Paragraph(line) for line in lines if line], n_edits=40) <= (2, 3)
 
     @pytest.mark.slow
     def test_technical_pages_keep_their_chunks_when_a_paragraph_changes(self) -> None:
@@ -313,7 +347,7 @@ class TestStability:
             ]
         assert len(sources) > 20
         for source in sources[:20]:
-            assert edit_changes(paragraphs_of_markdown(source), n_edits=5) <= (2, 4)
+            assert edit_changes(paragraphs_of_markdown(source), n_edits=5) <= (2, 3)
 
 
 def edit_changes(paragraphs: list[Paragraph], n_edits: int) -> tuple[float, int]:
