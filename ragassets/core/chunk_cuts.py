@@ -22,9 +22,8 @@ from ragassets.core.chunk_tokens import IntArray
 REACH_SHARE = 0.33
 """How far, as a share of the budget, a boundary must be the best one to be a cut.
 
-An edit moves no cut between minima that is further away. Greater values fill the chunks better and
-move more cuts; smaller ones leave more that `_without_needless` takes out again, which looks
-further.
+An edit further away moves none of these cuts; taking out needless ones, in `_without_needless`,
+looks one cut further on each side. Greater values fill the chunks better and move more cuts.
 """
 MARGIN_SHARE = 0.2
 """No piece that a long segment is split into is smaller than this share of the budget.
