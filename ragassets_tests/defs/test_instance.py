@@ -113,6 +113,7 @@ def test_the_project_queue_runs_one_run_per_shard_and_pools_hold_one(project: Pa
     assert [(limit["key"], limit["limit"]) for limit in queue.tag_concurrency_limits] == [
         ("dagster/partition", 1),
         ("dagster/partition/source_shard", 1),
+        ("ragassets/backfill", 2),
     ]
     assert pools.default_pool_limit == 1
     assert limits == {"embedding": 1, "vector_store": 1}
