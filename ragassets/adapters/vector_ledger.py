@@ -48,7 +48,9 @@ class VectorLedger:
 
     def vectors(self, model: str, text_hashes: Collection[str]) -> pl.DataFrame:
         """`text_hash` and `vector` of the texts that have one, each once."""
-        rows = self._read(model, text_hashes, ["text_hash", "vector", "embedded_at"])
+        # Hashes first: new texts are what a run looks up most, and their vectors are not there.
+        known = self.known(model, text_hashes)
+        rows = self._read(model, known, ["text_hash", "vector", "embedded_at"])
         # Of two that embedded a text at once, always the same one.
         return _unique(rows).select("text_hash", "vector")
 
