@@ -28,6 +28,12 @@ ReasonOption = Annotated[
 ]
 
 
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Serve it although it fails its gates; --reason has to say why."),
+]
+
+
 @index.command("list")
 def list_versions(
     context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False
@@ -147,13 +153,14 @@ def promote(
     index_version: Annotated[str, typer.Argument(metavar="VERSION", help="Which one to serve.")],
     alias: AliasOption = None,
     reason: ReasonOption = "",
+    force: ForceOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Point an alias at a sealed version."""
     session = Session(context, config=config, as_json=as_json)
     session.config.index_version(index_version)
-    _move(session, alias, "promote", index_version, reason)
+    _move(session, alias, "promote", index_version, reason, is_forced=force)
 
 
 @index.command("rollback")
@@ -161,12 +168,13 @@ def rollback(
     context: typer.Context,
     alias: AliasOption = None,
     reason: ReasonOption = "",
+    force: ForceOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Point an alias at the version that it served before."""
     session = Session(context, config=config, as_json=as_json)
-    _move(session, alias, "rollback", "", reason)
+    _move(session, alias, "rollback", "", reason, is_forced=force)
 
 
 def _move(
@@ -175,6 +183,8 @@ def _move(
     action: Literal["promote", "rollback"],
     to_version: str,
     reason: str,
+    *,
+    is_forced: bool,
 ) -> None:
     from ragassets.queries.search import alias_targets, choose_alias
 
@@ -194,6 +204,7 @@ def _move(
             to_version=to_version,
             actor=_actor(),
             reason=reason,
+            is_forced=is_forced,
         )
     after = alias_targets(session.workspace)
     if session.as_json:

@@ -312,6 +312,7 @@ ALIAS_SWITCHES = TableSpec(
             "action": TEXT,
             "reason": TEXT,
             "actor": TEXT,
+            "forced_over": TEXT,
             "switched_at": TIMESTAMP,
             "run_id": TEXT,
         }
@@ -319,4 +320,4 @@ ALIAS_SWITCHES = TableSpec(
     ("alias",),
     "switch_id",
 )
-"""One row a promotion or rollback."""
+"""One row a promotion or rollback; `forced_over` names the gates that a forced one overruled."""

@@ -344,10 +344,15 @@ class EmbeddingModelConfig(BaseModel):
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
         return _usable_key(value)
 
+    def _has_default(self, key: str) -> bool:
+        """Whether a key says what it says where nobody gives it: models are dumped and read."""
+        default = type(self).model_fields[key].get_default(call_default_factory=True)
+        return getattr(self, key) == default
+
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
         if self.provider != "openai":
-            if given := sorted(self.model_fields_set & SERVICE_KEYS):
+            if given := sorted(key for key in SERVICE_KEYS if not self._has_default(key)):
                 message = f"{', '.join(given)}: only provider: openai has this. Remove it"
                 raise ValueError(message)
         elif self.dtype != "float32":

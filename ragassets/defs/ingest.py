@@ -188,6 +188,7 @@ def move_alias(
     to_version: str,
     actor: str,
     reason: str,
+    is_forced: bool = False,
 ) -> bool:
     """Promote a version or roll back, as a materialization of `live_index`.
 
@@ -197,6 +198,7 @@ def move_alias(
         Whether the alias was moved; False where it served that version already.
 
     Raises:
+        ConfigurationError: The move is forced without a reason.
         IndexVersionError: The move is not allowed.
         UnknownNameError: There is no such alias, version or action.
     """
@@ -209,10 +211,11 @@ def move_alias(
         "actor": actor,
         "reason": reason,
     }
-    if plan_move(resource.workspace, **move) is None:
+    if plan_move(resource.workspace, **move, is_forced=is_forced) is None:
         return False
     runs = _Runs(resource, instance, lambda _stage, _done, _total: None)
-    runs.execute(jobs.MOVE_ALIASES, config={"ops": {"live_index": {"config": move}}})
+    asked = {**move, "is_forced": is_forced}
+    runs.execute(jobs.MOVE_ALIASES, config={"ops": {"live_index": {"config": asked}}})
     return True
 
 

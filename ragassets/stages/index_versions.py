@@ -213,7 +213,8 @@ def describe_unservable(workspace: Workspace, index_version: str) -> Unservable 
     return Unservable(
         "failed_gates",
         f"failed its gates ({failed})",
-        f"See `ragassets index evaluate {index_version}`, and change the version or the `gates`",
+        f"See `ragassets index evaluate {index_version}`, and change the version or the `gates`;"
+        " or serve it nevertheless with --force --reason 'why'",
     )
 
 

@@ -13,7 +13,7 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import ALIAS_SWITCHES
 from ragassets.core.fingerprints import stable_hash
 from ragassets.core.stages import RunContext
-from ragassets.errors import IndexVersionError, UnknownNameError
+from ragassets.errors import ConfigurationError, IndexVersionError, UnknownNameError
 from ragassets.stages.index_versions import describe_unservable
 
 Action = Literal["start", "promote", "rollback"]
@@ -29,6 +29,8 @@ class AliasSwitch:
     action: Action
     reason: str
     actor: str
+    forced_over: str | None = None
+    """The gates that the version fails, where somebody serves it nevertheless."""
 
 
 def move_aliases(
@@ -40,6 +42,7 @@ def move_aliases(
     to_version: str,
     actor: str,
     reason: str,
+    is_forced: bool = False,
 ) -> list[AliasSwitch]:
     """Do one move, or start the aliases that point nowhere; what was moved.
 
@@ -52,7 +55,13 @@ def move_aliases(
     if action == "start":
         return start_aliases(workspace, context, actor=actor)
     switch = plan_move(
-        workspace, alias=alias, action=action, to_version=to_version, actor=actor, reason=reason
+        workspace,
+        alias=alias,
+        action=action,
+        to_version=to_version,
+        actor=actor,
+        reason=reason,
+        is_forced=is_forced,
     )
     if switch is None:
         return []
@@ -82,12 +91,23 @@ def plan_move(
     to_version: str,
     actor: str,
     reason: str,
+    is_forced: bool = False,
 ) -> AliasSwitch | None:
     """The move that was asked for; None where the alias points there already. Nothing is written.
 
     The one rule for commands, which ask before they start a run, and for the run itself.
 
+    Args:
+        workspace: Where to look.
+        alias: Which one to move.
+        action: `promote` or `rollback`.
+        to_version: What to promote.
+        actor: Who asks.
+        reason: Why; has to be said where the move is forced.
+        is_forced: Serve a version that is whole although it fails its gates.
+
     Raises:
+        ConfigurationError: A move is forced without a reason.
         IndexVersionError: The version may not be served, or there is none to go back to.
         UnknownNameError: There is no such alias, version or action.
     """
@@ -106,8 +126,15 @@ def plan_move(
             )
     if target == current:
         return None
-    _check_servable(workspace, target)
-    return AliasSwitch(alias, current, target, action, reason, actor)
+    forced_over = _check_servable(workspace, target, is_forced=is_forced)
+    if forced_over is not None and not reason.strip():
+        raise ConfigurationError(
+            key="--reason",
+            value=reason,
+            problem=f"must say why {target!r} is served although it {forced_over}",
+            fix="The history of the alias keeps it: --force --reason 'why'",
+        )
+    return AliasSwitch(alias, current, target, action, reason, actor, forced_over)
 
 
 def _version_before(workspace: Workspace, alias: str, current: str | None, *, actor: str) -> str:
@@ -137,19 +164,24 @@ def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext)
         IndexVersionError: The target is not sealed as it is now, or not up to date.
         ConcurrentWriteError: Somebody else moved the alias meanwhile.
     """
-    _check_servable(workspace, switch.to_version)
+    _check_servable(workspace, switch.to_version, is_forced=switch.forced_over is not None)
     with workspace.vector_store() as store:
         store.switch_alias(switch.alias, switch.to_version, expected=switch.from_version)
     _record(workspace, switch, context)
 
 
-def _check_servable(workspace: Workspace, version: str) -> None:
-    if (unservable := describe_unservable(workspace, version)) is not None:
-        raise IndexVersionError(
-            index_version=version,
-            problem=f"{unservable.problem}, so no alias may point at it",
-            fix=unservable.fix,
-        )
+def _check_servable(workspace: Workspace, version: str, *, is_forced: bool) -> str | None:
+    """What speaks against serving a version and was overruled; None where nothing does."""
+    unservable = describe_unservable(workspace, version)
+    if unservable is None:
+        return None
+    if is_forced and unservable.can_be_forced:
+        return unservable.problem
+    raise IndexVersionError(
+        index_version=version,
+        problem=f"{unservable.problem}, so no alias may point at it",
+        fix=unservable.fix,
+    )
 
 
 def _unwritten_moves(workspace: Workspace, *, actor: str) -> list[AliasSwitch]:
@@ -171,7 +203,7 @@ def _unwritten_moves(workspace: Workspace, *, actor: str) -> list[AliasSwitch]:
 def _history(workspace: Workspace, alias: str) -> list[AliasSwitch]:
     """The moves of an alias, oldest first."""
     moves = workspace.tables.read(ALIAS_SWITCHES, [{"alias": alias}]).sort("switched_at")
-    columns = ("alias", "from_version", "to_version", "action", "reason", "actor")
+    columns = ("alias", "from_version", "to_version", "action", "reason", "actor", "forced_over")
     return [AliasSwitch(*row) for row in moves.select(columns).iter_rows()]
 
 
@@ -189,6 +221,7 @@ def _record(workspace: Workspace, switch: AliasSwitch, context: RunContext) -> N
         "action": switch.action,
         "reason": switch.reason,
         "actor": switch.actor,
+        "forced_over": switch.forced_over,
         "switched_at": now,
         "run_id": context.run_id,
     }

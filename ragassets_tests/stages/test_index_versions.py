@@ -13,6 +13,7 @@ from ragassets.core.tables import TableSpec
 from ragassets.errors import ConfigurationError, IndexVersionError
 from ragassets.queries.audit import run_audit
 from ragassets.queries.search import Target, search
+from ragassets.stages.build_windows import forget_window
 from ragassets.stages.embeddings import update_embeddings
 from ragassets.stages.golden_queries import check_golden_queries, golden_queries
 from ragassets.stages.index_versions import SealReport, describe_unservable, seal_index_version
@@ -260,16 +261,21 @@ def test_a_lost_collection_is_written_again(workspace: Workspace) -> None:
     assert seal_index_version(workspace, "v1", CONTEXT).state == "sealed"
 
 
-def test_a_manual_version_that_nobody_serves_may_fall_behind(workspace: Workspace) -> None:
+def test_a_manual_version_that_nobody_serves_or_began_may_fall_behind(workspace: Workspace) -> None:
     """An audit that is never clean again is not read."""
     survivor = workspace.tables.read(UNIQUE_DOCUMENTS.outputs)["document_id"][0]
     rewrite(workspace, CHUNKS.outputs, pl.col("document_id") != survivor)
     manual = workspace.config.index_version("v1").model_copy(update={"backfill": "manual"})
     served = _with(workspace, index_versions={"v1": manual})
     unserved = _with(served, vector_store=f"{workspace.config.root}/elsewhere")
-    for audited, n_orphans in ((served, 1), (unserved, 0)):
-        counts = {finding.name: finding.count for finding in run_audit(audited).findings}
-        assert counts["orphan_embeddings"] == n_orphans
+    assert _n_orphans(served) == _n_orphans(unserved) == 1
+    forget_window(workspace, "v1")
+    assert (_n_orphans(served), _n_orphans(unserved)) == (1, 0)
+
+
+def _n_orphans(workspace: Workspace) -> int:
+    found = {finding.name: finding.count for finding in run_audit(workspace).findings}
+    return found["orphan_embeddings"]
 
 
 def _with(workspace: Workspace, **changes: object) -> Workspace:

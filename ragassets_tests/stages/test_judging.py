@@ -11,17 +11,22 @@ from dagster import DagsterInstance, RunsFilter
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core.asset_tables import INDEX_VERSIONS, INDEXED_CHUNKS
+from ragassets.core.asset_tables import ALIAS_SWITCHES, INDEX_VERSIONS, INDEXED_CHUNKS
 from ragassets.core.indexing import VectorStore
 from ragassets.core.searching import SearchHit, SearchRequest
 from ragassets.core.stages import RunContext
-from ragassets.errors import IndexVersionError
+from ragassets.errors import ConfigurationError, IndexVersionError
 from ragassets.queries.evaluation import evaluate_version
 from ragassets.queries.index_versions import list_index_versions
 from ragassets.stages import index_versions
 from ragassets.stages.index_versions import describe_unservable, seal_index_version
 from ragassets.stages.judgement import last_seal
-from ragassets.stages.live_index import AliasSwitch, start_aliases, switch_alias
+from ragassets.stages.live_index import (
+    AliasSwitch,
+    move_aliases,
+    start_aliases,
+    switch_alias,
+)
 from ragassets_tests.fakes import FakeEmbedder
 from ragassets_tests.scenario import CLEAN, Project, fake_embedder
 
@@ -178,6 +183,48 @@ def test_a_version_that_breaks_a_gate_is_whole_and_not_served(workspace: Workspa
     assert seal_index_version(workspace, "v2", CONTEXT).state == (
         "failed_gates" if report.failed_gates[1:] else "sealed"
     )
+
+
+def test_a_version_that_breaks_a_gate_is_served_by_force_with_a_reason(
+    workspace: Workspace,
+) -> None:
+    """The gate may be wrong; who overrules it is on record."""
+    strict = with_gates(workspace, min_ndcg_at_10=0.9)
+    seal_index_version(strict, "v2", CONTEXT)
+    wanted = {"alias": "documents", "action": "promote", "to_version": "v2", "actor": "ada"}
+
+    with pytest.raises(ConfigurationError, match="--reason: '' must say why 'v2' is served"):
+        move_aliases(strict, CONTEXT, **wanted, reason="", is_forced=True)
+    with pytest.raises(IndexVersionError, match="--force"):
+        move_aliases(strict, CONTEXT, **wanted, reason="new questions")
+    moves = move_aliases(strict, CONTEXT, **wanted, reason="new questions", is_forced=True)
+
+    assert [(move.to_version, move.reason) for move in moves] == [("v2", "new questions")]
+    with strict.vector_store() as store:
+        assert store.aliases() == {"documents": "v2"}
+    row = strict.tables.read(ALIAS_SWITCHES).filter(action="promote").row(0, named=True)
+    assert row["actor"] == "ada"
+    assert row["forced_over"].startswith("failed its gates (min_ndcg_at_10 is 0.9, found ")
+
+
+def test_force_does_not_serve_what_is_not_whole(workspace: Workspace) -> None:
+    """A version that lacks documents is no matter of taste."""
+    workspace.tables.replace(
+        workspace.tables.snapshot(INDEX_VERSIONS),
+        [{"index_version": "v2"}],
+        INDEX_VERSIONS.empty_frame(),
+    )
+    with pytest.raises(IndexVersionError, match="was never built"):
+        move_aliases(
+            workspace,
+            CONTEXT,
+            alias="documents",
+            action="promote",
+            to_version="v2",
+            actor="ada",
+            reason="now",
+            is_forced=True,
+        )
 
 
 def test_an_index_that_finds_wrong_neighbours_fails(

@@ -23,6 +23,8 @@ class AliasMove(dg.Config):
     to_version: str = ""
     actor: str = "dagster"
     reason: str = ""
+    is_forced: bool = False
+    """Serve a version that is whole although it fails its gates; needs a reason."""
 
 
 def build_live_index() -> dg.AssetsDefinition:
@@ -58,6 +60,7 @@ def build_live_index() -> dg.AssetsDefinition:
                 to_version=config.to_version,
                 actor=config.actor,
                 reason=config.reason,
+                is_forced=config.is_forced,
             )
             with opened.vector_store() as store:
                 targets = store.aliases()
@@ -67,6 +70,7 @@ def build_live_index() -> dg.AssetsDefinition:
             **{
                 f"{move.action} {move.alias}": f"{move.from_version or 'nothing'} →"
                 f" {move.to_version} by {move.actor}: {move.reason or 'no reason given'}"
+                f"{f' (forced: it {move.forced_over})' if move.forced_over else ''}"
                 for move in moves
             },
         }
