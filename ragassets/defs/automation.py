@@ -6,6 +6,7 @@ once: what failed waits for a change, for `ragassets index build` or for a perso
 """
 
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -76,11 +77,15 @@ class BelongsToCurrentVersion(dg.AutomationCondition[dg.AssetKey]):
         return partition.rsplit("|", 1)[0]
 
 
+COMMAND_PAUSE = timedelta(seconds=10)
+"""A command that did something so recently may be between two of its runs."""
+
+
 class NoCommandAtWork(dg.AutomationCondition[dg.AssetKey]):
     """True while no `ragassets` command computes: it goes through all stages by itself.
 
-    A run that slips into the moment between two of its stages loses against the tables' check for
-    concurrent writers, or finds nothing to do.
+    Should a run slip in nevertheless, one of the two loses against the tables' check for concurrent
+    writers, and its step tries again.
     """
 
     @property
@@ -96,9 +101,12 @@ class NoCommandAtWork(dg.AutomationCondition[dg.AssetKey]):
     def evaluate(
         self, context: dg.AutomationContext[dg.AssetKey]
     ) -> dg.AutomationResult[dg.AssetKey]:
-        """Look for a run of a command that is going on."""
-        going_on = RunsFilter(statuses=[DagsterRunStatus.STARTED], tags={COMMAND_TAG: "true"})
-        is_free = context.asset_graph_view.instance.get_runs_count(going_on) == 0
+        """Look for a run of a command that is going on, or ended just now."""
+        instance, now = context.asset_graph_view.instance, context.asset_graph_view.effective_dt
+        tags = {COMMAND_TAG: "true"}
+        going_on = RunsFilter(statuses=[DagsterRunStatus.STARTED], tags=tags)
+        just_now = RunsFilter(tags=tags, updated_after=now - COMMAND_PAUSE)
+        is_free = not any(map(instance.get_runs_count, (going_on, just_now)))
         subset = context.candidate_subset if is_free else context.get_empty_subset()
         return dg.AutomationResult(context, subset)
 

@@ -60,13 +60,6 @@ def keep_begun(workspace: Workspace, index_version: str, now: datetime) -> Build
     return known or begin_version(workspace, index_version, now)
 
 
-def forget_window(workspace: Workspace, index_version: str) -> None:
-    """Make a version one that was never begun; for versions that were dropped."""
-    snapshot = workspace.tables.snapshot(BUILD_WINDOWS)
-    empty = BUILD_WINDOWS.empty_frame()
-    workspace.tables.replace(snapshot, [{"index_version": index_version}], empty)
-
-
 def begun_versions(workspace: Workspace) -> dict[str, BuildWindow]:
     """The configured versions that were begun."""
     rows = workspace.tables.read(BUILD_WINDOWS, columns=["index_version", "since"])

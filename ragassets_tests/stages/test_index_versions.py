@@ -7,13 +7,18 @@ import pytest
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core.asset_tables import ALIAS_SWITCHES, CHUNKS, INDEXED_CHUNKS, UNIQUE_DOCUMENTS
+from ragassets.core.asset_tables import (
+    ALIAS_SWITCHES,
+    BUILD_WINDOWS,
+    CHUNKS,
+    INDEXED_CHUNKS,
+    UNIQUE_DOCUMENTS,
+)
 from ragassets.core.stages import RunContext
 from ragassets.core.tables import TableSpec
 from ragassets.errors import ConfigurationError, IndexVersionError
 from ragassets.queries.audit import run_audit
 from ragassets.queries.search import Target, search
-from ragassets.stages.build_windows import forget_window
 from ragassets.stages.embeddings import update_embeddings
 from ragassets.stages.golden_queries import check_golden_queries, golden_queries
 from ragassets.stages.index_versions import SealReport, describe_unservable, seal_index_version
@@ -269,7 +274,7 @@ def test_a_manual_version_that_nobody_serves_or_began_may_fall_behind(workspace:
     served = _with(workspace, index_versions={"v1": manual})
     unserved = _with(served, vector_store=f"{workspace.config.root}/elsewhere")
     assert _n_orphans(served) == _n_orphans(unserved) == 1
-    forget_window(workspace, "v1")
+    rewrite(workspace, BUILD_WINDOWS, pl.col("index_version") != "v1")
     assert (_n_orphans(served), _n_orphans(unserved)) == (1, 0)
 
 
