@@ -25,6 +25,8 @@ help: ## List the commands
 
 install: $(STAMP) ## Make .venv with everything in it (nothing to do when it is up to date)
 
+# Compiled at once: where Python may write no bytecode (PYTHONDONTWRITEBYTECODE, usual in containers)
+# every process that loads the model would compile for 16 seconds.
 $(STAMP): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "ragassets needs Python 3.11 or newer and $(PYTHON) is older or missing." \
@@ -32,7 +34,8 @@ $(STAMP): setup.py constraints.txt
 	@echo "Installing into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@{ $(BIN)/python -m pip install -qq -c constraints.txt uv && \
-		$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e ".[dev]"; } || { \
+		$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt \
+			-e ".[dev]"; } || { \
 		echo "uv could not do it; trying pip, which is slower ..." >&2; \
 		$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"; }
 	@touch $@
