@@ -60,6 +60,7 @@ EXTRAS = {
         *POSTGRES,
         "hypothesis>=6.150",
         "import-linter>=2.6",
+        "moto[server]>=5.2,<6",
         "pyright>=1.1.400",
         "pytest>=9",
         "pytest-timeout>=2.4",
