@@ -313,6 +313,8 @@ ALIAS_SWITCHES = TableSpec(
             "reason": TEXT,
             "actor": TEXT,
             "forced_over": TEXT,
+            "canary_id": TEXT,
+            "canary_share": NUMBER,
             "switched_at": TIMESTAMP,
             "run_id": TEXT,
         }
@@ -320,4 +322,5 @@ ALIAS_SWITCHES = TableSpec(
     ("alias",),
     "switch_id",
 )
-"""One row a promotion or rollback; `forced_over` names the gates that a forced one overruled."""
+"""One row a promotion, rollback, or beginning, change or end of a canary; `forced_over` names the
+gates that a forced one overruled. `canary_share` is a fraction; `canary_id` stays with a canary."""

@@ -7,6 +7,8 @@ is judged by the first alias that has golden queries.
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import ALIAS_SWITCHES
 from ragassets.core.evaluation import GoldenQuery, parse_golden_queries
@@ -55,7 +57,12 @@ def find_judges(
         judging = [name for name in own if name in with_file] or with_file[:1]
         judging = judging or own or list(config.aliases)[:1]
     served = [targets.get(name, config.alias(name).live) for name in judging]
-    switches = tables.read(ALIAS_SWITCHES, columns=["alias", "to_version"])
+    switches = tables.read(
+        ALIAS_SWITCHES,
+        columns=["alias", "to_version"],
+        # A canary answers a few searches to be compared: it has to keep the gates itself.
+        where=~pl.col("action").is_in(["canary", "canary_off"]),
+    )
     moves = set(switches.iter_rows())
     return Judges(
         aliases=tuple(judging),

@@ -4,33 +4,25 @@ The vector store holds the truth of where an alias points; the table `live_index
 A move that was killed between the two is written into the history by the next one.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
-import polars as pl
-
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import ALIAS_SWITCHES
-from ragassets.core.fingerprints import stable_hash
 from ragassets.core.stages import RunContext
-from ragassets.errors import ConfigurationError, IndexVersionError, UnknownNameError
+from ragassets.errors import (
+    ConcurrentWriteError,
+    ConfigurationError,
+    IndexVersionError,
+    UnknownNameError,
+)
+from ragassets.stages.alias_history import (
+    MOVES,
+    AliasSwitch,
+    read_history,
+    record_event,
+    version_before,
+)
 from ragassets.stages.index_versions import describe_unservable
 
-Action = Literal["start", "promote", "rollback"]
-
-
-@dataclass(frozen=True)
-class AliasSwitch:
-    """One move of an alias."""
-
-    alias: str
-    from_version: str | None
-    to_version: str
-    action: Action
-    reason: str
-    actor: str
-    forced_over: str | None = None
-    """The gates that the version fails, where somebody serves it nevertheless."""
+RECORD_ATTEMPTS = 5
+"""Two who write the history of one alias at once are rare; five in a row are something else."""
 
 
 def move_aliases(
@@ -51,7 +43,7 @@ def move_aliases(
         UnknownNameError: There is no such alias, version or action.
     """
     for move in _unwritten_moves(workspace, actor=actor):
-        _record(workspace, move, context)
+        record_event(workspace.tables, move, context)
     if action == "start":
         return start_aliases(workspace, context, actor=actor)
     switch = plan_move(
@@ -139,22 +131,18 @@ def plan_move(
 
 def _version_before(workspace: Workspace, alias: str, current: str | None, *, actor: str) -> str:
     """What an alias served before the version that it serves now was promoted."""
-    moves = [
-        *_history(workspace, alias),
+    events = [
+        *read_history(workspace.tables, alias),
         *(move for move in _unwritten_moves(workspace, actor=actor) if move.alias == alias),
     ]
-    before = [
-        move.from_version
-        for move in moves
-        if move.to_version == current and move.from_version and move.action != "rollback"
-    ]
-    if not before:
+    before = version_before(events, current)
+    if before is None:
         raise IndexVersionError(
             index_version=current or "none",
             problem=f"is the first that alias {alias!r} serves",
             fix="There is nothing to roll back to; use `ragassets index promote`",
         )
-    return before[-1]
+    return before
 
 
 def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext) -> None:
@@ -190,7 +178,8 @@ def _unwritten_moves(workspace: Workspace, *, actor: str) -> list[AliasSwitch]:
         targets = store.aliases()
     unwritten: list[AliasSwitch] = []
     for name, target in sorted(targets.items()):
-        moves = _history(workspace, name)
+        events = read_history(workspace.tables, name)
+        moves = [event for event in events if event.action in MOVES]
         last = moves[-1].to_version if moves else None
         if last is None:
             unwritten.append(_start(name, target, actor))
@@ -200,33 +189,17 @@ def _unwritten_moves(workspace: Workspace, *, actor: str) -> list[AliasSwitch]:
     return unwritten
 
 
-def _history(workspace: Workspace, alias: str) -> list[AliasSwitch]:
-    """The moves of an alias, oldest first."""
-    moves = workspace.tables.read(ALIAS_SWITCHES, [{"alias": alias}]).sort("switched_at")
-    columns = ("alias", "from_version", "to_version", "action", "reason", "actor", "forced_over")
-    return [AliasSwitch(*row) for row in moves.select(columns).iter_rows()]
-
-
 def _start(alias: str, version: str, actor: str) -> AliasSwitch:
     return AliasSwitch(alias, None, version, "start", "configured as live", actor)
 
 
 def _record(workspace: Workspace, switch: AliasSwitch, context: RunContext) -> None:
-    now = context.now()
-    row = {
-        "switch_id": stable_hash(switch.alias, switch.to_version, now.isoformat()),
-        "alias": switch.alias,
-        "from_version": switch.from_version,
-        "to_version": switch.to_version,
-        "action": switch.action,
-        "reason": switch.reason,
-        "actor": switch.actor,
-        "forced_over": switch.forced_over,
-        "switched_at": now,
-        "run_id": context.run_id,
-    }
-    snapshot = workspace.tables.snapshot(ALIAS_SWITCHES)
-    partition = {"alias": switch.alias}
-    history = workspace.tables.read_at(snapshot, [partition])
-    added = pl.DataFrame([row], schema=ALIAS_SWITCHES.schema)
-    workspace.tables.replace(snapshot, [partition], pl.concat([history, added]))
+    """Write down a move that was made; whoever wrote meanwhile did not know of it."""
+    for attempt in range(1, RECORD_ATTEMPTS + 1):
+        try:
+            record_event(workspace.tables, switch, context)
+        except ConcurrentWriteError:
+            if attempt == RECORD_ATTEMPTS:
+                raise
+        else:
+            return

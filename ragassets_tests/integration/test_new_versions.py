@@ -12,7 +12,8 @@ from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS, INDEXED_CHUNKS
 from ragassets.defs.ingest import IngestReport, build
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.errors import ConfigurationError
-from ragassets.stages.live_index import AliasSwitch, switch_alias
+from ragassets.stages.alias_history import AliasSwitch
+from ragassets.stages.live_index import switch_alias
 from ragassets_tests.scenario import CLEAN, Project, counts, fake_embedder
 
 pytestmark = [

@@ -19,12 +19,12 @@ from ragassets.core.tables import TableSpec
 from ragassets.errors import ConfigurationError, IndexVersionError
 from ragassets.queries.audit import run_audit
 from ragassets.queries.search import Target, search
+from ragassets.stages.alias_history import AliasSwitch
 from ragassets.stages.embeddings import update_embeddings
 from ragassets.stages.golden_queries import check_golden_queries, golden_queries
 from ragassets.stages.index_versions import SealReport, describe_unservable, seal_index_version
 from ragassets.stages.indexed_chunks import update_indexed_chunks
 from ragassets.stages.live_index import (
-    AliasSwitch,
     move_aliases,
     plan_move,
     start_aliases,

@@ -19,14 +19,10 @@ from ragassets.errors import ConfigurationError, IndexVersionError
 from ragassets.queries.evaluation import evaluate_version
 from ragassets.queries.index_versions import list_index_versions
 from ragassets.stages import index_versions
+from ragassets.stages.alias_history import AliasSwitch
 from ragassets.stages.index_versions import describe_unservable, seal_index_version
 from ragassets.stages.judgement import last_seal
-from ragassets.stages.live_index import (
-    AliasSwitch,
-    move_aliases,
-    start_aliases,
-    switch_alias,
-)
+from ragassets.stages.live_index import move_aliases, start_aliases, switch_alias
 from ragassets_tests.fakes import FakeEmbedder
 from ragassets_tests.scenario import CLEAN, Project, fake_embedder
 
