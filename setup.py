@@ -52,11 +52,14 @@ REQUIREMENTS = [
     "wcmatch>=10",
 ]
 
+FAISS = ["faiss-cpu>=1.15,<2"]
 POSTGRES = ["psycopg[binary]>=3.2"]
 
 EXTRAS = {
+    "faiss": FAISS,
     "postgres": POSTGRES,
     "dev": [
+        *FAISS,
         *POSTGRES,
         "hypothesis>=6.150",
         "import-linter>=2.6",

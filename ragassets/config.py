@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from ragassets.core.indexing import CollectionConfig, check_supported
 from ragassets.core.settings import (
     ChunkingConfig,
     CircuitBreakerConfig,
@@ -34,6 +35,13 @@ from ragassets.core.settings import (
     RedactionKind,
     RetryConfig,
     ValidationConfig,
+)
+from ragassets.core.store_locations import (
+    CAPABILITIES,
+    STORE_NAMES,
+    StoreKind,
+    local_location,
+    parse_location,
 )
 from ragassets.errors import ConfigurationError, UnknownNameError
 
@@ -108,6 +116,7 @@ class IndexVersionConfig(_Section):
     embedding_model: str
     distance: Literal["cosine", "dot", "euclid"] = "cosine"
     sparse: Literal["bm25"] | None = "bm25"
+    """Where it is not given: null in a vector store that has no sparse vectors."""
     quantization: Literal["none", "int8", "binary"] = "none"
     """Search smaller copies of the vectors first, then rescore; see docs/vector-stores.md."""
     backfill: Literal["auto", "manual"] = "auto"
@@ -435,7 +444,11 @@ _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
 
 
 def _resolve(config: Config) -> Config:
-    """Make paths absolute and fill in where catalog and vector store are by default."""
+    """Make paths absolute and fill in where catalog and vector store are by default.
+
+    Raises:
+        ConfigurationError: The vector store cannot hold one of the index versions.
+    """
     folder = config.folder
     root = _absolute(config.root, folder)
     beside = root if "://" not in root else str(folder / ".ragassets")
@@ -451,15 +464,38 @@ def _resolve(config: Config) -> Config:
         )
         for name, alias in config.aliases.items()
     }
+    store = parse_location(config.vector_store or f"{beside}/qdrant")
+    where = store.where if "://" in store.where else _absolute(store.where, folder)
     return config.model_copy(
         update={
             "root": root,
             "catalog": _absolute_sqlite(config.catalog or f"sqlite:///{beside}/catalog.db", folder),
-            "vector_store": _absolute(config.vector_store or f"{beside}/qdrant", folder),
+            "vector_store": local_location(store.kind, where),
+            "index_versions": {
+                name: _supported(name, version, config, store.kind)
+                for name, version in config.index_versions.items()
+            },
             "sources": sources,
             "aliases": aliases,
         }
     )
+
+
+def _supported(
+    name: str, version: IndexVersionConfig, config: Config, kind: StoreKind
+) -> IndexVersionConfig:
+    """The version as the vector store can hold it; what it was given stays or is refused."""
+    can = CAPABILITIES[kind]
+    if not can.sparse and "sparse" not in version.model_fields_set:
+        version = version.model_copy(update={"sparse": None})
+    wanted = CollectionConfig(
+        dim=config.embedding_models[version.embedding_model].dim,
+        distance=version.distance,
+        sparse=version.sparse,
+        quantization=version.quantization,
+    )
+    check_supported(STORE_NAMES[kind], can, wanted, index_version=name)
+    return version
 
 
 def _absolute(location: str, folder: Path) -> str:

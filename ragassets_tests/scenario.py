@@ -348,9 +348,9 @@ class Project:
     def holds_text(self, passage: str, version: str = "v1") -> bool:
         """Whether any point of the collection contains a passage."""
         with self.workspace.vector_store() as store:
-            n_points = store.count(version)
-            request = SearchRequest("sparse", max(n_points, 1), text=passage)
-            hits = store.search(version, request)
+            n_points, dim = store.count(version), store.collection_config(version).dim
+            anything = np.ones(dim, np.float32)
+            hits = store.search(version, SearchRequest("dense", max(n_points, 1), anything))
         return any(passage in str(hit.payload["text"]) for hit in hits)
 
     def content(self) -> Content:
@@ -463,6 +463,10 @@ EFFECTS: tuple[tuple[str, str], ...] = (
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "upsert"),
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "delete"),
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "switch_alias"),
+    ("ragassets.adapters.faiss_store.FaissStore", "ensure_collection"),
+    ("ragassets.adapters.faiss_store.FaissStore", "upsert"),
+    ("ragassets.adapters.faiss_store.FaissStore", "delete"),
+    ("ragassets.adapters.faiss_store.FaissStore", "switch_alias"),
     ("ragassets.adapters.catalog.Catalog", "replace_documents"),
 )
 """Every function that changes something outside the process."""

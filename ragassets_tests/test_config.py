@@ -254,3 +254,37 @@ def test_the_key_of_a_vector_store_is_never_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_config(written(tmp_path, "qdrant: {api_key: [hunter2]}"))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [
+        ("sparse: bm25", r"index_versions\.v1\.sparse: 'bm25' is nothing that FAISS can do\. Use "),
+        ("quantization: binary", r"index_versions\.v1\.quantization: 'binary' .* Use int8, none"),
+    ],
+)
+def test_what_the_vector_store_cannot_hold_is_refused_before_anything_is_computed(
+    tmp_path: Path, version: str, problem: str
+) -> None:
+    """Parsing and embedding a corpus first would be a dear way to find out."""
+    file = tmp_path / "ragassets.yaml"
+    entry = f"{{chunking: recursive-256, embedding_model: minilm, {version}}}"
+    text = f"vector_store: faiss:store\nindex_versions: {{v1: {entry}}}\n"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=problem):
+        load_config(file)
+
+
+def test_a_local_store_is_relative_to_the_file_and_has_no_sparse_vectors_by_itself(
+    tmp_path: Path,
+) -> None:
+    """The defaults must work with every store."""
+    file = tmp_path / "ragassets.yaml"
+    file.write_text("vector_store: faiss:store\n", encoding="utf-8")
+    config = load_config(file)
+    assert config.vector_store == f"faiss:{tmp_path / 'store'}"
+    assert config.index_version("v1").sparse is None
+    file.write_text("vector_store: store\n", encoding="utf-8")
+    config = load_config(file)
+    assert config.vector_store == str(tmp_path / "store")
+    assert config.index_version("v1").sparse == "bm25"

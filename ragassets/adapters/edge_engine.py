@@ -7,8 +7,6 @@ lives at one place. Qdrant Edge has no type for "somebody else has it open" but 
 
 import multiprocessing
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,6 @@ from ragassets.adapters.point_encoding import INDEXED_FIELDS
 from ragassets.adapters.store_lock import POLL_SECONDS
 from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig, Distance
 from ragassets.errors import (
-    RagAssetsError,
     StorageUnavailableError,
     SystemResourceError,
     VectorStoreLockedError,
@@ -34,27 +31,6 @@ EXACT_SEARCH_POINTS = 100_000
 """Up to here exact search is the better index: 9 ms a query, no build, nothing missed."""
 
 FLOAT_BYTES = 4
-
-
-@contextmanager
-def translated_errors(store: Path, action: str) -> Generator[None]:
-    """Turn whatever the engine raises during `action` into `StorageUnavailableError`."""
-    try:
-        yield
-    except RagAssetsError:
-        raise
-    except BaseException as error:
-        # The engine's own errors are bare `Exception`s and its panics not even that; both would
-        # otherwise end a run with a Rust stack trace instead of a line that says what to do.
-        is_panic = type(error).__name__ == "PanicException"
-        if not isinstance(error, Exception) and not is_panic:
-            raise
-        raise StorageUnavailableError(
-            service=f"vector store {store}",
-            detail=f"{action} failed ({error})",
-            fix="Try again; if it stays, configure a new index version and build it from the tables"
-            " with `ragassets index build`",
-        ) from error
 
 
 def create_shard(path: Path, config: CollectionConfig) -> None:

@@ -1,164 +1,50 @@
 """The embedded vector store: Qdrant's own engine inside this process.
 
-    <store>/.lock  .queue  holder.json  one owner at a time
-    <store>/aliases.json                the engine has no aliases
-    <store>/collections/<name>/collection.json
-    <store>/collections/<name>/shard/   the engine's files
-
-A collection appears and disappears by one rename, so a crash leaves it whole or not there. The
-engine writes ahead: what `flush` acknowledged survives `kill -9`. Do not fork while a store is
-open.
+The engine keeps `<store>/collections/<name>/shard/`, see `local_store.py` for the rest. It writes
+ahead: what `flush` acknowledged survives `kill -9`.
 """
 
-import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from ragassets.adapters.alias_file import read_aliases, switch_alias
 from ragassets.adapters.bm25 import Bm25Encoder
-from ragassets.adapters.durable_files import replace_file, sync_directory
 from ragassets.adapters.edge_engine import (
     EXACT_SEARCH_POINTS,
     create_shard,
     load_shard,
     optimize_in_child,
-    translated_errors,
 )
 from ragassets.adapters.edge_queries import edge_filter, edge_points, search_shard
-from ragassets.adapters.store_lock import StoreLock
+from ragassets.adapters.local_store import MIN_FREE_BYTES, LocalStore
 from ragassets.core.indexing import (
     CollectionConfig,
     PointBatch,
-    StoreCapabilities,
     StoredPoint,
     check_batch,
-    check_name,
     check_request,
-    check_same_config,
 )
 from ragassets.core.searching import SearchHit, SearchRequest, parse_filters
-from ragassets.errors import (
-    ConfigurationError,
-    IndexVersionError,
-    SystemResourceError,
-    UnknownNameError,
-)
+from ragassets.core.store_locations import CAPABILITIES
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard
 
-MIN_FREE_BYTES = 256 * 1024**2
-"""The engine's files are sparse memory maps (180 MB of address space for the first point), and
-writing to one on a full disk kills the process with SIGBUS instead of raising an error."""
-
-POINT_BYTES = 8 * 1024
-"""Payload, term weights and write-ahead log of one point, generously; its vector comes on top."""
-
 UPSERT_POINTS = 1_000
 SCROLL_POINTS = 2_000
 
-STAGING_PREFIX = "."
-"""Collections under creation or removal; a valid name never starts with a dot."""
 
-
-class QdrantEdgeStore:
+class QdrantEdgeStore(LocalStore):
     """A directory of collections, opened by one process at a time. See `VectorStore`."""
 
-    capabilities = StoreCapabilities()
+    capabilities = CAPABILITIES["edge"]
 
     def __init__(
         self, directory: Path, *, timeout_seconds: float, min_free_bytes: int = MIN_FREE_BYTES
     ) -> None:
         """Describe the store; nothing is created or locked yet."""
-        self._directory = directory
-        self._collections = directory / "collections"
-        self._aliases_file = directory / "aliases.json"
-        self._timeout_seconds = timeout_seconds
-        self._min_free_bytes = min_free_bytes
-        self._lock = StoreLock(directory, timeout_seconds=timeout_seconds)
+        super().__init__(directory, timeout_seconds=timeout_seconds, min_free_bytes=min_free_bytes)
         self._shards: dict[str, EdgeShard] = {}
-
-    def __enter__(self) -> Self:
-        """Return the store; the lock is taken by the first call that needs it."""
-        return self
-
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the store."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the engine's files and give the lock back."""
-        try:
-            for name in list(self._shards):
-                self._close_shard(name)
-        finally:
-            self._lock.release()
-
-    # Collections
-
-    def ensure_collection(
-        self,
-        name: str,
-        config: CollectionConfig,
-        *,
-        before_create: Callable[[], None] | None = None,
-    ) -> None:
-        """Create the collection unless it exists with this very configuration."""
-        check_name("index version", name)
-        Bm25Encoder(default_language=config.language)  # refuses a language it does not know
-        self._own()
-        if name in self.list_collections():
-            check_same_config(name, existing=self.collection_config(name), wanted=config)
-            return
-        self._require_free_disk()
-        if before_create is not None:
-            before_create()
-        staging = self._collections / f"{STAGING_PREFIX}creating-{name}"
-        with self._translated(f"creating collection {name!r}"):
-            create_shard(staging / "shard", config)
-            replace_file(staging / "collection.json", config.model_dump_json())
-            staging.rename(self._collections / name)
-            sync_directory(self._collections)
-
-    def list_collections(self) -> list[str]:
-        """Return the names of all complete collections, sorted."""
-        if not self._collections.is_dir():
-            return []
-        names = [path.name for path in self._collections.iterdir()]
-        return sorted(name for name in names if not name.startswith(STAGING_PREFIX))
-
-    def collection_config(self, name: str) -> CollectionConfig:
-        """Return the configuration that the collection was created with."""
-        self._require_collection(name)
-        content = (self._collections / name / "collection.json").read_text(encoding="utf-8")
-        return CollectionConfig.model_validate_json(content)
-
-    def drop_collection(self, name: str) -> None:
-        """Remove the collection; nothing happens when there is none."""
-        check_name("index version", name)
-        self._own()
-        for alias, target in self.aliases().items():
-            if target == name:
-                raise IndexVersionError(
-                    index_version=name,
-                    problem=f"is what alias {alias!r} points at",
-                    fix="Promote another version first",
-                )
-        if name in self.list_collections():
-            self._close_shard(name)
-            doomed = self._collections / f"{STAGING_PREFIX}dropping-{name}"
-            with self._translated(f"dropping collection {name!r}"):
-                (self._collections / name).rename(doomed)
-                sync_directory(self._collections)
-                shutil.rmtree(doomed)
 
     # Points
 
@@ -227,17 +113,14 @@ class QdrantEdgeStore:
 
     # Search
 
-    def search(self, name: str, request: SearchRequest) -> list[SearchHit]:
-        """Return the best hits, best first; equal scores are ordered by point id."""
-        config = self.collection_config(name)
-        check_request(request, config)
-        shard = self._shard(name)
-        with self._translated(f"searching {name!r}"):
-            return search_shard(shard, request, config)
-
     def search_batch(self, name: str, requests: Sequence[SearchRequest]) -> list[list[SearchHit]]:
         """Return one list of hits a request, in order."""
-        return [self.search(name, request) for request in requests]
+        config = self.collection_config(name)
+        for request in requests:
+            check_request(request, config)
+        shard = self._shard(name)
+        with self._translated(f"searching {name!r}"):
+            return [search_shard(shard, request, config) for request in requests]
 
     def optimize(self, name: str) -> bool:
         """Build the approximate index where the collection is large enough; say if it ran.
@@ -248,76 +131,20 @@ class QdrantEdgeStore:
         if n_points < EXACT_SEARCH_POINTS:
             return False
         self._require_free_disk(n_points, self.collection_config(name))
-        self._close_shard(name)
+        self._close_collection(name)
         optimize_in_child(self._collections / name / "shard")
         return True
 
-    def problems(self, name: str) -> list[str]:
-        """Nothing: what this engine has written, it serves."""
-        self._require_collection(name)
-        return []
+    # The engine
 
-    # Aliases
+    def _check_config(self, config: CollectionConfig) -> None:
+        Bm25Encoder(default_language=config.language)  # refuses a language it does not know
 
-    def alias_target(self, alias: str) -> str | None:
-        """Return the collection that the alias points at."""
-        return self.aliases().get(alias)
+    def _create(self, folder: Path, config: CollectionConfig) -> None:
+        create_shard(folder / "shard", config)
 
-    def aliases(self) -> dict[str, str]:
-        """Return all aliases with their targets."""
-        return read_aliases(self._aliases_file)
-
-    def switch_alias(self, alias: str, target: str, *, expected: str | None) -> None:
-        """Point the alias at `target`, provided that it points at `expected` now."""
-        check_name("alias", alias)
-        self._own()
-        if target not in self.list_collections():
-            raise IndexVersionError(
-                index_version=target,
-                problem=f"has no collection that alias {alias!r} could point at",
-                fix=f"Build it first: ragassets index build {target}",
-            )
-        with self._translated(f"switching alias {alias!r}"):
-            switch_alias(self._aliases_file, alias, target, expected=expected)
-
-    # What the calls above share
-
-    def _translated(self, action: str) -> AbstractContextManager[None]:
-        return translated_errors(self._directory, action)
-
-    def _own(self) -> None:
-        """Take the lock, and clear what a crash left half created or half dropped."""
-        if self._lock.is_held:
-            return
-        try:
-            self._collections.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-            for path in self._collections.iterdir():
-                if path.name.startswith(STAGING_PREFIX):
-                    shutil.rmtree(path)
-        except OSError as error:
-            raise ConfigurationError(
-                key="vector_store",
-                value=str(self._directory),
-                problem=f"cannot be written ({error.strerror or error})",
-                fix="Name a directory that this user may create and write",
-            ) from error
-
-    def _require_collection(self, name: str) -> None:
-        known = self.list_collections()
-        if name not in known:
-            raise UnknownNameError(kind="collection", name=name, known=known)
-
-    def _require_free_disk(self, n_points: int = 0, config: CollectionConfig | None = None) -> None:
-        vector_bytes = 8 * config.dim if config else 0
-        needed = self._min_free_bytes + n_points * (POINT_BYTES + vector_bytes)
-        free = shutil.disk_usage(self._collections).free
-        if free < needed:
-            raise SystemResourceError(
-                resource=f"disk of vector store {self._directory}",
-                detail=f"{free / 1024**2:.0f} MiB are free, {needed / 1024**2:.0f} MiB are needed",
-                fix="Nothing was written; free some space and run again",
-            )
+    def _open_collections(self) -> list[str]:
+        return list(self._shards)
 
     def _shard(self, name: str) -> "EdgeShard":
         self._require_collection(name)
@@ -329,7 +156,7 @@ class QdrantEdgeStore:
                 self._shards[name] = load_shard(path, timeout_seconds=self._timeout_seconds)
         return self._shards[name]
 
-    def _close_shard(self, name: str) -> None:
+    def _close_collection(self, name: str) -> None:
         shard = self._shards.pop(name, None)
         if shard is not None:
             with self._translated(f"closing collection {name!r}"):

@@ -6,8 +6,7 @@ when the server says COMPLETED; it then has it in its write-ahead log and in its
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ragassets.adapters.bm25 import Bm25Encoder
 from ragassets.adapters.point_encoding import (
@@ -31,11 +30,11 @@ from ragassets.adapters.qdrant_queries import (
     server_points,
     server_query,
 )
+from ragassets.adapters.store_session import StoreSession
 from ragassets.core.indexing import (
     CollectionConfig,
     Payload,
     PointBatch,
-    StoreCapabilities,
     StoredPoint,
     check_batch,
     check_name,
@@ -43,7 +42,8 @@ from ragassets.core.indexing import (
 )
 from ragassets.core.searching import SearchHit, SearchRequest, parse_filters
 from ragassets.core.settings import QdrantConfig
-from ragassets.errors import IndexVersionError, StorageUnavailableError
+from ragassets.core.store_locations import CAPABILITIES
+from ragassets.errors import StorageUnavailableError
 
 if TYPE_CHECKING:
     from qdrant_client.models import ReadConsistencyType, UpdateResult
@@ -58,10 +58,10 @@ def _nothing() -> None:
     """Do nothing before a creation."""
 
 
-class QdrantServerStore:
+class QdrantServerStore(StoreSession):
     """Collections on a server, by URL. See `VectorStore`."""
 
-    capabilities = StoreCapabilities(is_shared=True)
+    capabilities = CAPABILITIES["qdrant"]
 
     def __init__(self, url: str, settings: QdrantConfig, *, timeout_seconds: float) -> None:
         """Describe the store; nothing is sent yet.
@@ -70,23 +70,10 @@ class QdrantServerStore:
             ConfigurationError: the URL holds a password.
         """
         self._connection = QdrantConnection(url, settings, timeout_seconds=timeout_seconds)
+        super().__init__(QdrantAliases(self._connection))
         self._collections = QdrantCollections(self._connection)
-        self._aliases = QdrantAliases(self._connection)
         self._settings = settings
         self._configs: dict[str, CollectionConfig] = {}
-
-    def __enter__(self) -> Self:
-        """Return the store; nothing is opened."""
-        return self
-
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the store."""
-        self.close()
 
     def close(self) -> None:
         """Forget what was read; the client stays with the process for the next session."""
@@ -119,13 +106,7 @@ class QdrantServerStore:
     def drop_collection(self, name: str) -> None:
         """Remove the collection; nothing happens when there is none."""
         check_name("index version", name)
-        for alias, target in self.aliases().items():
-            if target == name:
-                raise IndexVersionError(
-                    index_version=name,
-                    problem=f"is what alias {alias!r} points at",
-                    fix="Promote another version first",
-                )
+        self._refuse_if_served(name)
         self._configs.pop(name, None)
         self._collections.drop(name)
 
@@ -198,10 +179,6 @@ class QdrantServerStore:
 
     # Search
 
-    def search(self, name: str, request: SearchRequest) -> list[SearchHit]:
-        """Return the best hits, best first; equal scores are ordered by point id."""
-        return self.search_batch(name, [request])[0]
-
     def search_batch(self, name: str, requests: Sequence[SearchRequest]) -> list[list[SearchHit]]:
         """Return one list of hits a request, in order."""
         config = self.collection_config(name)
@@ -233,27 +210,6 @@ class QdrantServerStore:
     def problems(self, name: str) -> list[str]:
         """Say what keeps the server from serving the collection as it should."""
         return self._collections.problems(name)
-
-    # Aliases
-
-    def alias_target(self, alias: str) -> str | None:
-        """Return the collection that the alias points at."""
-        return self.aliases().get(alias)
-
-    def aliases(self) -> dict[str, str]:
-        """Return all aliases with their targets."""
-        return self._aliases.all()
-
-    def switch_alias(self, alias: str, target: str, *, expected: str | None) -> None:
-        """Point the alias at `target`, provided that it points at `expected` now."""
-        check_name("alias", alias)
-        if target not in self.list_collections():
-            raise IndexVersionError(
-                index_version=target,
-                problem=f"has no collection that alias {alias!r} could point at",
-                fix=f"Build it first: ragassets index build {target}",
-            )
-        self._aliases.switch(alias, target, expected=expected)
 
     # What the calls above share
 

@@ -1,11 +1,11 @@
 """Picks the vector store that a location names."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from ragassets.adapters.extras import require_extra
 from ragassets.core.indexing import VectorStore
 from ragassets.core.settings import QdrantConfig
-from ragassets.errors import ConfigurationError
+from ragassets.core.store_locations import parse_location
 
 DEFAULT_QDRANT = QdrantConfig()
 
@@ -13,32 +13,32 @@ DEFAULT_QDRANT = QdrantConfig()
 def open_vector_store(
     location: str, *, timeout_seconds: float, qdrant: QdrantConfig = DEFAULT_QDRANT
 ) -> VectorStore:
-    """Return the vector store at `location`: a path is the embedded engine, a URL a Qdrant server.
+    """Return the vector store at `location`, see `core/store_locations.py`.
 
     Opening takes no lock, creates nothing and sends nothing.
 
     Args:
-        location: a directory, or the URL of a server's REST interface.
-        timeout_seconds: how long to wait for another process that holds the embedded store, or for
+        location: a path, `faiss:PATH`, or the URL of a server's REST interface.
+        timeout_seconds: how long to wait for another process that holds an embedded store, or for
             a server that cannot be reached.
-        qdrant: how to talk to a server.
+        qdrant: how to talk to a Qdrant server.
 
     Raises:
-        ConfigurationError: the URL is of another scheme, or holds a password.
+        ConfigurationError: there is no such store, its URL holds a password, or its package is not
+            installed.
     """
-    scheme = urlsplit(location).scheme
-    if scheme in ("http", "https"):
-        from ragassets.adapters.qdrant_server_store import QdrantServerStore
+    kind, where = parse_location(location)
+    match kind:
+        case "qdrant":
+            from ragassets.adapters.qdrant_server_store import QdrantServerStore
 
-        return QdrantServerStore(location, qdrant, timeout_seconds=timeout_seconds)
-    if "://" in location:
-        # Only the scheme is shown: the rest may hold a password.
-        raise ConfigurationError(
-            key="vector_store",
-            value=f"{scheme}://…",
-            problem="is no vector store",
-            fix="Use a local path, or http:// or https:// and the address of a Qdrant server",
-        )
-    from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
+            return QdrantServerStore(where, qdrant, timeout_seconds=timeout_seconds)
+        case "edge":
+            from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 
-    return QdrantEdgeStore(Path(location).expanduser(), timeout_seconds=timeout_seconds)
+            return QdrantEdgeStore(Path(where).expanduser(), timeout_seconds=timeout_seconds)
+        case "faiss":
+            require_extra(kind, "faiss", extra="faiss")
+            from ragassets.adapters.faiss_store import FaissStore
+
+            return FaissStore(Path(where).expanduser(), timeout_seconds=timeout_seconds)

@@ -99,11 +99,15 @@ def search(
     queries = [query or ""] if batch is None else _read_batch(batch)
     conditions = _parse_filters(filters or [])
     target = searching.resolve_target(session.workspace, alias=alias, index_version=index_version)
+    wanted = cast("SearchMode | None", mode and mode.value)
+    chosen = searching.choose_mode(session.workspace, target, wanted)
+    if wanted not in (None, chosen):
+        note(f"attention: this vector store holds no sparse vectors: {chosen} instead of {wanted}")
     results = searching.search(
         session.workspace,
         target,
         queries,
-        mode=cast("SearchMode | None", mode and mode.value),
+        mode=chosen,
         limit=limit,
         filters=conditions,
     )

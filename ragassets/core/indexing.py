@@ -292,8 +292,20 @@ def check_name(kind: str, name: str) -> str:
     return name
 
 
-def check_supported(store: str, capabilities: StoreCapabilities, config: CollectionConfig) -> None:
+def check_supported(
+    store: str,
+    capabilities: StoreCapabilities,
+    config: CollectionConfig,
+    *,
+    index_version: str = "*",
+) -> None:
     """Refuse a collection that the store cannot hold.
+
+    Args:
+        store: its name in the message.
+        capabilities: what it can do.
+        config: of the collection.
+        index_version: whose collection it is.
 
     Raises:
         ConfigurationError: naming the setting, and what the store has instead.
@@ -308,7 +320,7 @@ def check_supported(store: str, capabilities: StoreCapabilities, config: Collect
         if value not in supported:
             known = ", ".join(sorted("null" if name is None else str(name) for name in supported))
             raise ConfigurationError(
-                key=f"index_versions.{key}",
+                key=f"index_versions.{index_version}.{key}",
                 value=value,
                 problem=f"is nothing that {store} can do",
                 fix=f"Use {known}, or another vector_store",

@@ -37,6 +37,9 @@ LARGEST_EXACT_FLOAT = 2**53
 """From here on integers have no exact float64, so engines could confuse neighbours."""
 
 
+OWN_TERM = "payload/"
+"""Before terms of the payload's own keys: metadata may have keys of the same names."""
+
 UNSPACED_RUN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 """Hiragana, katakana and Han characters."""
 
@@ -210,6 +213,23 @@ def condition_terms(condition: FilterCondition) -> list[str]:
     """Return the terms, any of which satisfies a condition on metadata."""
     readings = (condition.text, condition.number, condition.boolean)
     return [term for reading in readings for term in _value_terms(condition.path[-1], reading)]
+
+
+def payload_terms(payload: Mapping[str, object]) -> list[str]:
+    """Return the terms of everything in a payload that a filter can ask for.
+
+    For engines that can look for a term, and for nothing of what `FilterCondition` means.
+    """
+    own = {key: payload.get(key) for key in sorted(PAYLOAD_KEYS)}
+    metadata = payload.get("metadata")
+    known = cast("dict[str, object]", metadata) if isinstance(metadata, dict) else {}
+    return [*(OWN_TERM + term for term in metadata_terms(own)), *metadata_terms(known)]
+
+
+def payload_condition_terms(condition: FilterCondition) -> list[str]:
+    """Return the `payload_terms`, any of which satisfies a condition."""
+    prefix = "" if condition.path[0] == "metadata" else OWN_TERM
+    return [prefix + term for term in condition_terms(condition)]
 
 
 def _value_terms(key: str, value: object) -> list[str]:

@@ -19,9 +19,9 @@ import polars as pl
 
 from ragassets.adapters.embedders.model_files import BUNDLED_NAMES, find_model
 from ragassets.adapters.embedders.openai_compatible import OpenAICompatibleEmbedder
+from ragassets.adapters.local_store import MIN_FREE_BYTES
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.parsers.unstructured_office import SPACY_MODELS
-from ragassets.adapters.qdrant_edge_store import MIN_FREE_BYTES
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import SourceConfig, find_config_file
 from ragassets.core.asset_tables import SOURCE_OBJECTS

@@ -18,6 +18,7 @@ from ragassets.core.build_costs import Price, store_bytes, table_bytes
 from ragassets.core.incremental import with_input_hash
 from ragassets.core.sampling import Sample, draw_by_size, estimate_total
 from ragassets.core.stages import SHARD, Stage, plan_stage
+from ragassets.core.store_locations import parse_location
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.queries.json_values import json_value
 from ragassets.stages.chunks import chunk_documents, chunk_inputs
@@ -310,7 +311,10 @@ class _Planner:
                 dim=model.dim,
             ),
             vector_store_bytes=store_bytes(
-                n_points=total["n_points"], text_bytes=total["point_bytes"], dim=model.dim
+                kind=parse_location(config.vector_store).kind,
+                n_points=total["n_points"],
+                text_bytes=total["point_bytes"],
+                dim=model.dim,
             ),
             sampled_documents=n_sampled,
             error_share=round(error_share, 4),

@@ -16,6 +16,12 @@ from ragassets.core.searching import (
     SearchRequest,
     parse_filters,
 )
+from ragassets.core.store_locations import (
+    CAPABILITIES,
+    STORE_NAMES,
+    parse_location,
+    ways_with_sparse,
+)
 from ragassets.errors import ConfigurationError, UnknownNameError
 from ragassets.queries.json_values import json_value
 
@@ -145,7 +151,7 @@ def search(
         workspace: Where to search.
         target: What `resolve_target` found.
         queries: Texts; the model is loaded once for all of them, and not at all in sparse mode.
-        mode: Hybrid where the version has sparse vectors, else dense, when None.
+        mode: See `choose_mode`.
         limit: Hits of each query, at least 1.
         filters: Every one must hold, see `core/searching.py`.
 
@@ -154,7 +160,7 @@ def search(
         IndexVersionError: The version was built with another model than the one of that name now.
     """
     version = workspace.config.index_version(target.index_version)
-    chosen = mode or ("hybrid" if version.sparse else "dense")
+    chosen = choose_mode(workspace, target, mode)
     texts = [_checked(query) for query in queries]
     parse_filters(filters or {})  # refuses unusable keys before the model is loaded
     embedder = None if chosen == "sparse" else workspace.embedder(version.embedding_model)
@@ -170,6 +176,34 @@ def search(
         with workspace.vector_store() as store:
             found = store.search_batch(target.index_version, requests)
         yield from ([_hit(entry) for entry in hits] for hits in found)
+
+
+def choose_mode(workspace: Workspace, target: Target, wanted: SearchMode | None) -> SearchMode:
+    """How chunks are ranked: as wanted, but hybrid is dense where the store has no words to rank.
+
+    Args:
+        workspace: Where to search.
+        target: What to search.
+        wanted: When None, hybrid where the version has sparse vectors, else dense.
+
+    Raises:
+        ConfigurationError: Words alone are wanted, and the vector store knows none.
+    """
+    version = workspace.config.index_version(target.index_version)
+    if wanted is None:
+        return "hybrid" if version.sparse else "dense"
+    kind = parse_location(workspace.config.vector_store).kind
+    if wanted == "dense" or CAPABILITIES[kind].sparse:
+        return wanted
+    if wanted == "hybrid":
+        return "dense"
+    raise ConfigurationError(
+        key="mode",
+        value=wanted,
+        problem=f"is nothing that {STORE_NAMES[kind]} can do, which holds no sparse vectors",
+        fix=f"Search with mode dense, or keep the index in a vector_store that does:"
+        f" {ways_with_sparse()}",
+    )
 
 
 def unknown_filter_keys(workspace: Workspace, filters: Iterable[str]) -> dict[str, list[str]]:

@@ -70,6 +70,10 @@ def edge_backend(tmp_path: Path) -> Iterator[Open]:
     yield Open(lambda: open_vector_store(str(tmp_path / "qdrant"), timeout_seconds=1))
 
 
+def faiss_backend(tmp_path: Path) -> Iterator[Open]:
+    yield Open(lambda: open_vector_store(f"faiss:{tmp_path / 'faiss'}", timeout_seconds=1))
+
+
 def fake_backend(_tmp_path: Path) -> Iterator[Open]:
     fake = InMemoryVectorStore()
     yield Open(lambda: fake)
@@ -100,6 +104,7 @@ def server_backend(_tmp_path: Path) -> Iterator[Open]:
 
 BACKENDS: dict[str, Callable[[Path], Iterator[Open]]] = {
     "edge": edge_backend,
+    "faiss": faiss_backend,
     "fake": fake_backend,
     "loopback-grpc": partial(loopback_backend, prefer_grpc=True),
     "loopback-rest": partial(loopback_backend, prefer_grpc=False),

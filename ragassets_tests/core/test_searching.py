@@ -13,6 +13,8 @@ from ragassets.core.searching import (
     matches,
     metadata_terms,
     parse_filters,
+    payload_condition_terms,
+    payload_terms,
     split_unspaced_words,
 )
 
@@ -62,6 +64,20 @@ def test_terms_match_exactly_where_the_condition_holds(value: object, wanted: st
     metadata = {"key": value, "other": wanted}
     found = set(metadata_terms(metadata)) & set(condition_terms(conditions[0]))
     assert bool(found) == matches({"metadata": metadata}, conditions)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    values, values, st.sampled_from(["page", "source", "metadata.source", "team"]), filter_values
+)
+def test_payload_terms_match_exactly_where_the_condition_holds(
+    own: object, other: object, key: str, wanted: str
+) -> None:
+    """The payload's own keys and metadata of the same name are not mixed up."""
+    payload = {"page": own, "source": own, "metadata": {"source": other, "team": other}}
+    (condition,) = parse_filters({key: wanted})
+    found = set(payload_terms(payload)) & set(payload_condition_terms(condition))
+    assert bool(found) == matches(payload, [condition])
 
 
 def test_payload_keys_address_the_payload_and_all_others_its_metadata() -> None:

@@ -1,0 +1,85 @@
+"""Which vector store a location names, and what each of them can do; nothing is opened here.
+
+The configuration refuses by this table what a store cannot hold, before anything is computed. A
+test holds the adapters and docs/vector-stores.md to it.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from ragassets.core.indexing import StoreCapabilities
+from ragassets.errors import ConfigurationError
+
+StoreKind = Literal["edge", "qdrant", "faiss"]
+
+STORE_NAMES: Mapping[StoreKind, str] = {
+    "edge": "Qdrant in the process",
+    "qdrant": "a Qdrant server",
+    "faiss": "FAISS",
+}
+
+CAPABILITIES: Mapping[StoreKind, StoreCapabilities] = {
+    "edge": StoreCapabilities(),
+    "qdrant": StoreCapabilities(is_shared=True),
+    "faiss": StoreCapabilities(sparse=False, quantizations=frozenset({"none", "int8"})),
+}
+
+WAYS: Mapping[StoreKind, str] = {
+    "edge": "a path",
+    "qdrant": "http(s)://HOST",
+    "faiss": "faiss:PATH",
+}
+"""How each is written."""
+
+LOCAL: Mapping[str, StoreKind] = {"faiss": "faiss"}
+"""Schemes before a path."""
+
+REMOTE: Mapping[str, StoreKind] = {"http": "qdrant", "https": "qdrant"}
+
+
+class StoreLocation(NamedTuple):
+    """A vector store: what it is, and where."""
+
+    kind: StoreKind
+    where: str
+    """A path for a local store, a URL for any other."""
+
+
+def parse_location(location: str) -> StoreLocation:
+    """Return what `vector_store` names: a path, `faiss:PATH`, or a URL.
+
+    Raises:
+        ConfigurationError: there is no such store.
+    """
+    scheme, separator, rest = location.partition(":")
+    if separator and scheme in LOCAL:
+        path = rest.removeprefix("//")
+        if not path or "://" in path:
+            raise _no_store(location, fix="Name the directory")
+        return StoreLocation(LOCAL[scheme], path)
+    if "://" not in location:
+        return StoreLocation("edge", location)
+    scheme = urlsplit(location).scheme
+    if scheme not in REMOTE:
+        # Only the scheme is shown: the rest may hold a password.
+        shown = f"{scheme}://…"
+        raise _no_store(shown, fix=f"Use {', '.join(WAYS.values())}")
+    return StoreLocation(REMOTE[scheme], location)
+
+
+def local_location(kind: StoreKind, path: str) -> str:
+    """Return the location of a local store at a path; the opposite of `parse_location`."""
+    scheme = next((name for name, of in LOCAL.items() if of == kind), None)
+    return f"{scheme}:{path}" if scheme else path
+
+
+def ways_with_sparse() -> str:
+    """Return how to name the stores that hold BM25 vectors."""
+    return " or ".join(WAYS[kind] for kind, can in CAPABILITIES.items() if can.sparse)
+
+
+def _no_store(location: str, *, fix: str) -> ConfigurationError:
+    return ConfigurationError(
+        key="vector_store", value=location, problem="is no vector store", fix=fix
+    )
