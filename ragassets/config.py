@@ -36,6 +36,7 @@ from ragassets.core.settings import (
     RetryConfig,
     ValidationConfig,
 )
+from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
 from ragassets.core.store_locations import (
     CAPABILITIES,
     STORE_NAMES,
@@ -51,7 +52,7 @@ CONFIG_VARIABLE = "RAGASSETS_CONFIG"
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 """Names become partition keys and folder names: no separators of either."""
 
-SUPPORTED_SCHEMES = ("file",)
+SUPPORTED_SCHEMES = ("file", "s3", "gs", "az")
 """Sources that can be read; the other schemes of the configuration contract are refused by name."""
 
 
@@ -83,6 +84,12 @@ class SourceConfig(_Section):
     metadata: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     acl: tuple[str, ...] = ()
     max_delete_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    mirrors: tuple[str, ...] = ()
+    """Other places that hold the same objects under the same relative paths, asked in this order
+    when the source itself cannot give one. They are never listed."""
+    fetch: FetchConfig = FetchConfig()
+    store: ObjectStoreConfig = ObjectStoreConfig()
+    """Where the object store is, if not where the environment says."""
 
     @model_validator(mode="after")
     def _refuse_what_is_not_there_yet(self) -> Self:
@@ -90,15 +97,26 @@ class SourceConfig(_Section):
             message = "languages.otherwise: translate comes in a later release; use keep or reject"
             raise ValueError(message)
         if self.scheme not in SUPPORTED_SCHEMES:
-            message = f"uri: {self.scheme}:// comes in a later release; use a local folder"
+            message = (
+                f"uri: {self.scheme}:// comes in a later release; use a local folder, s3://, gs://"
+                " or az://"
+            )
             raise ValueError(message)
         return self
+
+    def at(self, uri: str) -> "SourceConfig":
+        """The same source elsewhere: one of its mirrors."""
+        return self.model_copy(update={"uri": uri, "mirrors": ()})
 
     @property
     def scheme(self) -> str:
         """`file` for plain paths, else the URI's scheme."""
-        scheme = urlsplit(self.uri).scheme
-        return scheme if len(scheme) > 1 else "file"
+        return _scheme(self.uri)
+
+
+def _scheme(uri: str) -> str:
+    scheme = urlsplit(uri).scheme
+    return scheme if len(scheme) > 1 else "file"
 
 
 class DocumentTypeConfig(_Section):
@@ -436,7 +454,9 @@ _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
     CleaningConfig,
     DeduplicationConfig,
     EmbeddingModelConfig,
+    FetchConfig,
     GatesConfig,
+    ObjectStoreConfig,
     QdrantConfig,
     RetryConfig,
     ValidationConfig,
@@ -453,7 +473,12 @@ def _resolve(config: Config) -> Config:
     root = _absolute(config.root, folder)
     beside = root if "://" not in root else str(folder / ".ragassets")
     sources = {
-        name: source.model_copy(update={"uri": _absolute(source.uri, folder)})
+        name: source.model_copy(
+            update={
+                "uri": _absolute(source.uri, folder),
+                "mirrors": tuple(_absolute(uri, folder) for uri in source.mirrors),
+            }
+        )
         for name, source in config.sources.items()
     }
     aliases = {

@@ -29,6 +29,8 @@ transient one may.
     └── TransientError                     tried again in a later run
         ├── ServiceError                   category "service"; exit code 3
         │   ├── SourceUnavailableError
+        │   │   ├── SourceRefusedError     address, credentials or permissions: a person mends it
+        │   │   └── ObjectGoneError        listed, but not there any more
         │   ├── StorageUnavailableError
         │   ├── EmbeddingServiceError
         │   └── VectorStoreLockedError
@@ -275,6 +277,24 @@ class SourceUnavailableError(ServiceError):
     """A source, or one object of it, cannot be read now."""
 
     reason = "source_unavailable"
+
+
+class SourceRefusedError(SourceUnavailableError):
+    """A source that answers, and says no: another try changes nothing until a person does."""
+
+    reason = "source_refused"
+
+
+class ObjectGoneError(SourceUnavailableError):
+    """An object that was listed and is gone; the next listing says so too."""
+
+    reason = "object_gone"
+
+    def __init__(self, *, uri: str) -> None:
+        self.uri = uri
+        super().__init__(
+            service=uri, detail="is not there any more", fix="The next listing will say so"
+        )
 
 
 class StorageUnavailableError(ServiceError):

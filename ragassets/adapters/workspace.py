@@ -14,7 +14,7 @@ from ragassets.adapters.checkpoints import ObjectCheckpoints
 from ragassets.adapters.embedders.registry import open_embedder
 from ragassets.adapters.landing_zone import LandingZone
 from ragassets.adapters.object_storage import open_root
-from ragassets.adapters.sources.local_folder import LocalFolder
+from ragassets.adapters.sources.registry import open_source
 from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.tables import DeltaTables
 from ragassets.adapters.tokenizers import load_tokenizer
@@ -22,9 +22,9 @@ from ragassets.adapters.vector_ledger import VectorLedger
 from ragassets.adapters.vector_store import open_vector_store
 from ragassets.config import Config
 from ragassets.core.chunk_tokens import Tokenizer
-from ragassets.core.discovery import Source
 from ragassets.core.embedding import Embedder
 from ragassets.core.indexing import CollectionConfig, VectorStore
+from ragassets.core.sources import Source
 
 
 class Workspace:
@@ -34,6 +34,7 @@ class Workspace:
         """Remember the configuration; nothing is opened yet."""
         self.config = config
         self._embedders: dict[str, Embedder] = {}
+        self._sources: dict[str, Source] = {}
 
     @cached_property
     def tables(self) -> DeltaTables:
@@ -103,9 +104,10 @@ class Workspace:
         return StoreLock(folder, timeout_seconds=self.config.vector_store_timeout_seconds)
 
     def source(self, name: str) -> Source:
-        """The named source."""
-        source = self.config.source(name)
-        return LocalFolder(source.uri, source.include, source.exclude)
+        """The named source; opened once, since its connections and its troubles last."""
+        if name not in self._sources:
+            self._sources[name] = open_source(self.config.source(name))
+        return self._sources[name]
 
     def embedder(self, name: str) -> Embedder:
         """The named embedding model; opened once, since a service's limits and circuits last."""

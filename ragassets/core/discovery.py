@@ -6,60 +6,15 @@ the configured share of a source, unless that was confirmed.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
 
 import polars as pl
 
 from ragassets.core.asset_tables import SOURCE_OBJECTS
 from ragassets.core.fingerprints import document_id, shard_index
+from ragassets.core.sources import Listing, SourceObject
 from ragassets.core.stages import SHARD
 from ragassets.errors import MassDeletionError
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceObject:
-    """One object as a listing shows it."""
-
-    uri: str
-    """Complete and percent-encoded."""
-    etag: str
-    """Changes whenever the bytes may have changed."""
-    size_bytes: int
-    modified_at: datetime
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """What a source said it holds."""
-
-    objects: Sequence[SourceObject]
-    is_complete: bool
-    """Only a complete listing says that something is gone."""
-    message: str = ""
-    """Why it is not complete."""
-
-
-class Source(Protocol):
-    """Where documents come from."""
-
-    def list_objects(self) -> Listing:
-        """All objects of now, in any order.
-
-        Raises:
-            SourceUnavailableError: Nothing can be listed.
-        """
-        ...
-
-    def fetch(self, uri: str) -> bytes:
-        """The bytes of one object.
-
-        Raises:
-            SourceUnavailableError: It cannot be read now.
-            ChangedDuringReadError: It changed while it was read.
-        """
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

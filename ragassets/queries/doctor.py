@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
@@ -27,7 +26,7 @@ from ragassets.config import SourceConfig, find_config_file
 from ragassets.core.asset_tables import SOURCE_OBJECTS
 from ragassets.core.embedding import validate_vectors
 from ragassets.core.evaluation import parse_golden_queries
-from ragassets.errors import RagAssetsError
+from ragassets.errors import RagAssetsError, SourceUnavailableError
 from ragassets.queries.index_versions import view_store
 from ragassets.queries.json_values import json_value
 
@@ -120,19 +119,14 @@ def _check_ignored_keys(workspace: Workspace) -> Iterator[Check]:
 
 def _check_sources(workspace: Workspace) -> Iterator[Check]:
     for name, source in workspace.config.sources.items():
-        parts = urlsplit(source.uri)
-        folder = Path(unquote(parts.path) if parts.scheme == "file" else source.uri)
-        if not folder.is_dir():
-            yield Check(
-                f"source {name}",
-                "fail",
-                str(folder),
-                f"Make the folder, or mend sources.{name}.uri",
+        try:
+            yield Check(f"source {name}", "ok", workspace.source(name).probe())
+        except SourceUnavailableError as error:
+            is_folder = source.scheme == "file"
+            fix = (
+                f"Make the folder readable, or mend sources.{name}.uri" if is_folder else error.fix
             )
-        elif not os.access(folder, os.R_OK | os.X_OK):
-            yield Check(f"source {name}", "fail", str(folder), "Let this user read the folder")
-        else:
-            yield Check(f"source {name}", "ok", str(folder))
+            yield Check(f"source {name}", "fail", f"{error.service} {error.detail}", fix)
 
 
 def _check_root(workspace: Workspace) -> Iterator[Check]:

@@ -10,10 +10,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 import polars as pl
 
-from ragassets.adapters.sources.local_folder import LocalFolder
+from ragassets.adapters.sources.registry import base_uri, open_source
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
-from ragassets.core.discovery import Source
+from ragassets.core.sources import Source
 from ragassets.errors import SourceUnavailableError, UnknownDocumentError
 
 MAX_NEAR = 3
@@ -116,26 +116,36 @@ def _unknown(
     workspace: Workspace, wanted: Sequence[str], alive: Sequence[str]
 ) -> UnknownDocumentError:
     """Why no table has the document: which source would hold it, and what keeps it out."""
-    places = [
-        (name, Path(os.path.normpath(_folder(config.uri))))
-        for name, config in workspace.config.sources.items()
-    ]
-    paths = [Path(unquote(urlsplit(uri).path)) for uri in wanted if uri.startswith("file://")]
-    inside = [name for name, folder in places if any(path.is_relative_to(folder) for path in paths)]
+    sources = workspace.config.sources
+    inside = [name for name, config in sources.items() if _may_hold(config.uri, wanted)]
     near = near_matches(wanted[0], alive)
     if not inside:
-        folders = ", ".join(f"{name} ({folder})" for name, folder in places)
-        explanation = f"it lies outside of every source: {folders}"
-    elif not any(path.is_file() for path in paths):
-        explanation = f"there is no such file in source {inside[0]!r}"
+        places = ", ".join(f"{name} ({_shown(config.uri)})" for name, config in sources.items())
+        explanation = f"it lies outside of every source: {places}"
+    elif not any(_exists(workspace, name, wanted) for name in inside):
+        explanation = f"there is no such object in source {inside[0]!r}"
     else:
         # It exists, so nothing else was meant.
         explanation, near = "; ".join(_keeps_out(workspace, name, wanted) for name in inside), []
     return UnknownDocumentError(uri=wanted[0], explanation=explanation, near=near)
 
 
-def _folder(uri: str) -> str:
+def _may_hold(source_uri: str, wanted: Sequence[str]) -> bool:
+    base = base_uri(source_uri)
+    return any(
+        _normalized(uri) == base or _normalized(uri).startswith(f"{base}/") for uri in wanted
+    )
+
+
+def _shown(uri: str) -> str:
     return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+
+
+def _exists(workspace: Workspace, name: str, wanted: Sequence[str]) -> bool:
+    if workspace.config.source(name).scheme != "file":
+        return _holds(workspace.source(name), wanted)
+    paths = [Path(unquote(urlsplit(uri).path)) for uri in wanted if uri.startswith("file://")]
+    return any(path.is_file() for path in paths)
 
 
 def _keeps_out(workspace: Workspace, name: str, wanted: Sequence[str]) -> str:
@@ -144,7 +154,7 @@ def _keeps_out(workspace: Workspace, name: str, wanted: Sequence[str]) -> str:
         listed = workspace.tables.read(SOURCE_LISTINGS, [{"source": name}])
         since = f"since {listed['listed_at'][0]:%Y-%m-%d %H:%M:%SZ}" if listed.height else "ever"
         return f"source {name!r} was not listed {since}; run `ragassets ingest {name}`"
-    if _holds(LocalFolder(config.uri, config.include, ()), wanted):
+    if _holds(open_source(config.model_copy(update={"exclude": ()})), wanted):
         return f"sources.{name}.exclude {list(config.exclude)} leaves it out"
     return f"sources.{name}.include {list(config.include)} leaves it out (hidden files need a dot)"
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
+from typing import cast
 
 import polars as pl
 
@@ -11,6 +13,7 @@ from ragassets.core.asset_tables import PARSED_DOCUMENTS, RAW_DOCUMENTS, SOURCE_
 from ragassets.core.fingerprints import content_hash, fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
+from ragassets.core.sources import SourceObject
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
@@ -52,7 +55,7 @@ def update_raw_documents(
 
 def _fetch(workspace: Workspace, row: Row) -> tuple[str, list[Row] | Failure]:
     def fetch(row: Row) -> list[Row]:
-        data = workspace.source(str(row["source"])).fetch(str(row["uri"]))
+        data = workspace.source(str(row["source"])).fetch(_listed(row))
         landed = workspace.landing_zone.put(data)
         return [
             row
@@ -65,6 +68,15 @@ def _fetch(workspace: Workspace, row: Row) -> tuple[str, list[Row] | Failure]:
 
     key = str(row["document_id"])
     return key, attempt(fetch, row, key=key, stage="raw_documents")
+
+
+def _listed(row: Row) -> SourceObject:
+    return SourceObject(
+        uri=str(row["uri"]),
+        etag=str(row["etag"]),
+        size_bytes=cast("int", row["size_bytes"]),
+        modified_at=cast("datetime", row["modified_at"]),
+    )
 
 
 def _restore_lost_bytes(workspace: Workspace, tables: Tables, shards: Sequence[str]) -> None:
@@ -82,7 +94,15 @@ def _restore_lost_bytes(workspace: Workspace, tables: Tables, shards: Sequence[s
     if lost.is_empty():
         return
     is_lost = pl.col("document_id").is_in(lost["document_id"].to_list())
-    columns = ("document_id", "uri", "source", "content_hash")
+    columns = (
+        "document_id",
+        "uri",
+        "source",
+        "content_hash",
+        "etag",
+        "size_bytes",
+        "modified_at",
+    )
     rows = good_rows(tables, RAW_DOCUMENTS, shards, columns, where=is_lost)
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
         list(pool.map(partial(_restore, workspace), rows.iter_rows(named=True)))
@@ -93,7 +113,7 @@ def _restore(workspace: Workspace, row: Row) -> None:
         wanted, landing_zone = str(row["content_hash"]), workspace.landing_zone
         if landing_zone.holds(wanted):
             return
-        data = workspace.source(str(row["source"])).fetch(str(row["uri"]))
+        data = workspace.source(str(row["source"])).fetch(_listed(row))
         if content_hash(data) == wanted:
             landing_zone.delete(wanted)  # damaged bytes of the right size would be kept
             landing_zone.put(data)

@@ -8,8 +8,9 @@ import polars as pl
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
-from ragassets.core.discovery import Discovery, Listing, apply_listing
+from ragassets.core.discovery import Discovery, apply_listing
 from ragassets.core.fingerprints import data_version
+from ragassets.core.sources import Listing
 from ragassets.core.stages import SHARD
 from ragassets.errors import ConfigurationError, SourceUnavailableError
 from ragassets.stages.inputs import partitions_of
@@ -95,7 +96,8 @@ def _list(workspace: Workspace, name: str, *, is_known: bool) -> Listing:
     try:
         return workspace.source(name).list_objects()
     except SourceUnavailableError as error:
-        if not is_known:
+        # A folder that was never there is misspelt; a service may be down when it is first asked.
+        if not is_known and workspace.config.source(name).scheme == "file":
             raise ConfigurationError(
                 key=f"sources.{name}.uri",
                 value=workspace.config.source(name).uri,

@@ -77,7 +77,7 @@ def test_any_name_can_be_listed_and_fetched(tmp_path: Path, name: str) -> None:
     folder = LocalFolder(str(tmp_path), ("**/*",), ())
     (entry,) = folder.list_objects().objects
     assert entry.uri == (tmp_path / name).as_uri()
-    assert folder.fetch(entry.uri) == f"text of {name}".encode()
+    assert folder.fetch(entry) == f"text of {name}".encode()
 
 
 def test_a_name_that_is_not_utf8_can_be_fetched_too(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_name_that_is_not_utf8_can_be_fetched_too(tmp_path: Path) -> None:
     folder = LocalFolder(str(tmp_path), ("**/*",), ())
     (entry,) = folder.list_objects().objects
     assert entry.uri.endswith("caf%E9.md")
-    assert folder.fetch(entry.uri) == b"latin"
+    assert folder.fetch(entry) == b"latin"
 
 
 def test_a_file_uri_names_the_folder_as_well(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_file_that_vanishes_is_unavailable(tmp_path: Path) -> None:
     (entry,) = folder.list_objects().objects
     (tmp_path / "a.md").unlink()
     with pytest.raises(SourceUnavailableError):
-        folder.fetch(entry.uri)
+        folder.fetch(entry)
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_taken(
@@ -159,6 +159,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
 ) -> None:
     """Half of one version and half of the next is no document."""
     write(tmp_path, "a.md")
+    folder = LocalFolder(str(tmp_path), ("**/*",), ())
+    (entry,) = folder.list_objects().objects
     fstat = os.fstat
     calls: list[int] = []
 
@@ -170,4 +172,4 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
 
     monkeypatch.setattr("ragassets.adapters.sources.local_folder.os.fstat", growing)
     with pytest.raises(ChangedDuringReadError):
-        LocalFolder(str(tmp_path), ("**/*",), ()).fetch((tmp_path / "a.md").as_uri())
+        folder.fetch(entry)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragassets.core.asset_tables import SOURCE_OBJECTS
-from ragassets.core.discovery import Discovery, Listing, SourceObject, apply_listing
+from ragassets.core.discovery import Discovery, apply_listing
+from ragassets.core.sources import Listing, SourceObject
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 N_SHARDS = 4

@@ -22,6 +22,7 @@ from ragassets.core.asset_tables import (
     STAGES,
 )
 from ragassets.core.fingerprints import document_id, shard_index
+from ragassets.core.sources import SourceObject
 from ragassets.defs.ingest import IngestReport
 from ragassets.errors import SourceUnavailableError, UnknownNameError
 from ragassets_tests.scenario import CLEAN, MANUAL, MIXED, Project, counts, manual
@@ -331,10 +332,10 @@ class TestFailures:
         fetch = LocalFolder.fetch
         broken = project.uri("security.md")
 
-        def failing(self: LocalFolder, uri: str) -> bytes:
-            if uri == broken:
-                raise SourceUnavailableError(service=uri, detail="timed out")
-            return fetch(self, uri)
+        def failing(self: LocalFolder, wanted: SourceObject) -> bytes:
+            if wanted.uri == broken:
+                raise SourceUnavailableError(service=broken, detail="timed out")
+            return fetch(self, wanted)
 
         project.edit("security.md", "sixteen", "eighteen")
         project.edit("kitchen.txt", "every Friday afternoon", "on Monday mornings")
@@ -418,10 +419,10 @@ class TestShards:
         project.write(name, "The sauna in the basement is heated on Thursdays from six o'clock on.")
         project.ingest()
 
-        def failing(self: LocalFolder, asked: str) -> bytes:
-            if asked == uri:
+        def failing(self: LocalFolder, wanted: SourceObject) -> bytes:
+            if wanted.uri == uri:
                 raise SourceUnavailableError(service=uri, detail="timed out")
-            return fetch(self, asked)
+            return fetch(self, wanted)
 
         passage = project.chunk_texts(name)[0][:60]
         project.configure_source(shards=2)

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from wcmatch import glob
-
-from ragassets.core.discovery import Listing, SourceObject
+from ragassets.adapters.sources.path_patterns import PathPatterns
+from ragassets.core.sources import Listing, SourceObject
 from ragassets.errors import ChangedDuringReadError, SourceUnavailableError
 
 
@@ -29,8 +28,21 @@ class LocalFolder:
             exclude: Patterns of files to leave out.
         """
         self._folder = _path_of(path) if path.startswith("file://") else Path(path)
-        self._include = [pattern.removeprefix("./") for pattern in include]
-        self._exclude = [pattern.removeprefix("./") for pattern in exclude]
+        self._patterns = PathPatterns(include, exclude)
+
+    def probe(self) -> str:
+        """The folder, which is there and can be read.
+
+        Raises:
+            SourceUnavailableError: It is not.
+        """
+        if not self._folder.is_dir() or not os.access(self._folder, os.R_OK | os.X_OK):
+            raise SourceUnavailableError(
+                service=f"source folder {self._folder}",
+                detail="is not a folder that can be read",
+                fix="Nothing was deleted. Bring it back, or mend the source's uri",
+            )
+        return str(self._folder)
 
     def list_objects(self) -> Listing:
         """All files of now; incomplete where a folder below cannot be read.
@@ -38,23 +50,22 @@ class LocalFolder:
         Raises:
             SourceUnavailableError: The folder itself is not there or cannot be read.
         """
-        if not self._folder.is_dir():
-            raise SourceUnavailableError(
-                service=f"source folder {self._folder}",
-                detail="is not a folder that can be read",
-                fix="Nothing was deleted. Bring it back, or mend the source's uri",
-            )
+        self.probe()
         problems: list[str] = []
         objects = [entry for path in self._walk(problems) if (entry := _describe(path, problems))]
         return Listing(objects, is_complete=not problems, message="; ".join(problems[:3]))
 
-    def fetch(self, uri: str) -> bytes:
+    def fetch(self, wanted: SourceObject) -> bytes:
         """The file's bytes, all of one state of the file.
+
+        That may be a later state than the listed one: the next listing sees it, and the bytes of
+        now serve searches meanwhile.
 
         Raises:
             SourceUnavailableError: The file cannot be read.
             ChangedDuringReadError: It changed while it was read.
         """
+        uri = wanted.uri
         path = _path_of(uri)
         try:
             with path.open("rb") as file:
@@ -77,7 +88,8 @@ class LocalFolder:
             folders.sort()
             for name in sorted(files):
                 path = Path(folder, name)
-                if self._is_wanted(path.relative_to(self._folder)) and self._is_inside(path):
+                relative = path.relative_to(self._folder).as_posix()
+                if self._patterns.wants(relative) and self._is_inside(path):
                     yield path
 
     def _is_inside(self, path: Path) -> bool:
@@ -87,12 +99,6 @@ class LocalFolder:
             return True
         target = Path(os.path.realpath(path))
         return target.is_relative_to(os.path.realpath(self._folder))
-
-    def _is_wanted(self, path: Path) -> bool:
-        return glob.globmatch(path.as_posix(), self._include, flags=glob.GLOBSTAR) and not (
-            self._exclude
-            and glob.globmatch(path.as_posix(), self._exclude, flags=glob.GLOBSTAR | glob.DOTGLOB)
-        )
 
 
 def _path_of(uri: str) -> Path:

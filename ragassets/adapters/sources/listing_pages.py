@@ -1,0 +1,24 @@
+"""From the pages of a listing to a listing that says whether it is complete."""
+
+from collections.abc import Iterable
+
+from ragassets.core.sources import Listing, SourceObject
+from ragassets.errors import SourceUnavailableError
+
+
+def gather_pages(pages: Iterable[list[SourceObject]]) -> Listing:
+    """All objects of the pages; incomplete where they broke off.
+
+    Raises:
+        SourceUnavailableError: They broke off before the first object.
+    """
+    objects: list[SourceObject] = []
+    try:
+        for page in pages:
+            objects += page
+    except SourceUnavailableError as error:
+        if not objects:
+            raise
+        message = f"the listing broke off after {len(objects)} objects: {error}"
+        return Listing(objects, is_complete=False, message=message)
+    return Listing(objects, is_complete=True)

@@ -1,0 +1,43 @@
+"""Which adapter reads which kind of source."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from ragassets.adapters.sources.local_folder import LocalFolder
+from ragassets.adapters.sources.object_store import ObjectStoreSource
+from ragassets.adapters.sources.patience import Patience
+from ragassets.adapters.sources.reliable_source import ReliableSource
+from ragassets.adapters.sources.s3_bucket import S3Bucket
+from ragassets.config import SourceConfig
+from ragassets.core.retries import ONE_TRY
+from ragassets.core.sources import Source
+
+OBJECT_STORES: Mapping[str, type[S3Bucket | ObjectStoreSource]] = MappingProxyType(
+    {"s3": S3Bucket, "gs": ObjectStoreSource, "az": ObjectStoreSource}
+)
+
+
+def open_source(config: SourceConfig) -> Source:
+    """The source of one entry of `sources`; nothing is read or sent yet."""
+    return ReliableSource(
+        _open(config),
+        base_uri(config.uri),
+        {base_uri(uri): _open(config.at(uri)) for uri in config.mirrors},
+        fetching=config.fetch,
+        # A local file that cannot be read now cannot be read in a second either.
+        patience=Patience(ONE_TRY if config.scheme == "file" else config.fetch.retry),
+    )
+
+
+def base_uri(uri: str) -> str:
+    """What the URIs of a source's objects begin with, without a slash at its end."""
+    return uri.rstrip("/") if "://" in uri else Path(uri).absolute().as_uri()
+
+
+def _open(config: SourceConfig) -> Source:
+    if config.scheme == "file":
+        return LocalFolder(config.uri, config.include, config.exclude)
+    return OBJECT_STORES[config.scheme](
+        config.uri, config.include, config.exclude, store=config.store, fetching=config.fetch
+    )

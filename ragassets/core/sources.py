@@ -1,0 +1,75 @@
+"""What a source says: its objects, its listing, and the protocol that every kind of source obeys.
+
+What a listing changes in what we know is `core/discovery.py`'s business.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceObject:
+    """One object as a listing shows it."""
+
+    uri: str
+    """Complete and percent-encoded."""
+    etag: str
+    """Changes whenever the bytes may have changed."""
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What a source said it holds."""
+
+    objects: Sequence[SourceObject]
+    is_complete: bool
+    """Only a complete listing says that something is gone."""
+    message: str = ""
+    """Why it is not complete."""
+
+
+class Source(Protocol):
+    """Where documents come from. One object serves several threads."""
+
+    def probe(self) -> str:
+        """What can be reached, in a few words for a person; cheap, whatever the source holds.
+
+        Raises:
+            SourceUnavailableError: Nothing can be listed.
+        """
+        ...
+
+    def list_objects(self) -> Listing:
+        """All objects of now, in any order.
+
+        Raises:
+            SourceUnavailableError: Nothing can be listed.
+        """
+        ...
+
+    def fetch(self, wanted: SourceObject) -> bytes:
+        """The bytes of one object, of the very state that was listed where the source can tell.
+
+        Raises:
+            SourceUnavailableError: It cannot be read now, or arrived damaged.
+            ChangedDuringReadError: It has changed since it was listed.
+            OversizedDocumentError: It is larger than the source's limit.
+        """
+        ...
+
+
+def md5_of_etag(etag: str) -> str | None:
+    """The MD5 that an ETag claims to be, as hexadecimal digits; None where it cannot be one.
+
+    Object stores use the MD5 for objects that were uploaded in one part without a key of the
+    customer's. Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html, `ETag`.
+    """
+    bare = etag.strip('"').lower()
+    return bare if _MD5.fullmatch(bare) else None

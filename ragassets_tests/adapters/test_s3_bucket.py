@@ -1,0 +1,248 @@
+"""A bucket of S3 as a source, against a server on loopback that fails on demand."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from ragassets.adapters.sources import s3_bucket
+from ragassets.adapters.sources.registry import open_source
+from ragassets.adapters.sources.reliable_source import ReliableSource
+from ragassets.config import SourceConfig
+from ragassets.core.settings import RetryConfig
+from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
+from ragassets.core.sources import Source, SourceObject
+from ragassets.errors import (
+    ChangedDuringReadError,
+    ObjectGoneError,
+    OversizedDocumentError,
+    SourceRefusedError,
+    SourceUnavailableError,
+)
+from ragassets_tests.s3_server import BUCKET, Fault, S3Server, running_s3
+
+QUICK = FetchConfig(
+    retry=RetryConfig(attempts=4, first_wait_seconds=0.0, jitter_seconds=0.0),
+    timeout_seconds=5,
+    max_bytes=10_000,
+)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A server with an empty bucket."""
+    with running_s3(monkeypatch) as server:
+        yield server
+
+
+def source(uri: str = f"s3://{BUCKET}/docs", **keys: object) -> Source:
+    """A source with the settings of a test."""
+    return open_source(SourceConfig.model_validate({"uri": uri, "fetch": QUICK, **keys}))
+
+
+def listed(source: Source) -> dict[str, SourceObject]:
+    """A complete listing by the path below the prefix."""
+    listing = source.list_objects()
+    assert listing.is_complete, listing.message
+    return {entry.uri.removeprefix(f"s3://{BUCKET}/docs/"): entry for entry in listing.objects}
+
+
+class TestListing:
+    def test_objects_below_the_prefix_are_listed_with_what_changes_when_they_do(
+        self, s3: S3Server
+    ) -> None:
+        """A neighbour whose name begins alike is not below."""
+        s3.put("docs/a.md", "hello")
+        s3.put("docs-old/b.md", "neighbour")
+        (entry,) = source().list_objects().objects
+        assert entry.uri == f"s3://{BUCKET}/docs/a.md"
+        assert entry.size_bytes == 5
+        assert abs((datetime.now(UTC) - entry.modified_at).total_seconds()) < 60
+        s3.put("docs/a.md", "other")
+        assert listed(source())["a.md"].etag != entry.etag
+
+    @pytest.mark.parametrize(
+        ("key", "path"),
+        [
+            ("with space.md", "with%20space.md"),
+            ("ümlaut+plus.md", "%C3%BCmlaut%2Bplus.md"),
+            ("100%25.md", "100%2525.md"),
+            ("a#b?c.md", "a%23b%3Fc.md"),
+            ("x//y.md", "x//y.md"),
+            ("./z.md", "./z.md"),
+            ("ends in space /x.md", "ends%20in%20space%20/x.md"),
+        ],
+    )
+    def test_any_key_can_be_listed_and_fetched(self, s3: S3Server, key: str, path: str) -> None:
+        """Keys are any text; one odd one must not end the listing."""
+        s3.put(f"docs/{key}", f"text of {key}")
+        s3.put("docs/zzz.md", "after it")
+        found = listed(source(include=["**", ".*/**"]))
+        assert set(found) == {path, "zzz.md"}
+        assert source().fetch(found[path]) == f"text of {key}".encode()
+
+    def test_patterns_decide_and_folder_markers_are_left_out(self, s3: S3Server) -> None:
+        """Consoles create empty objects that end in a slash."""
+        for key in ("docs/a.md", "docs/b.txt", "docs/c/d.md", "docs/.git/config"):
+            s3.put(key, "text")
+        s3.put("docs/c/", "")
+        assert set(listed(source())) == {"a.md", "b.txt", "c/d.md"}
+        assert set(listed(source(include=["**/*.md"], exclude=["c/**"]))) == {"a.md"}
+
+    def test_a_listing_of_many_pages_is_whole(
+        self, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The store gives 1,000 keys at a time; here 3."""
+        monkeypatch.setattr(s3_bucket, "PAGE_SIZE", 3)
+        for number in range(7):
+            s3.put(f"docs/{number}.md", "x")
+        s3.requests.clear()
+        assert set(listed(source())) == {f"{number}.md" for number in range(7)}
+        assert s3.count("list-type=2") == 3
+
+    def test_one_object_can_be_a_source(self, s3: S3Server) -> None:
+        """An address without a pattern may name the one file that matters."""
+        s3.put("docs/a.md", "hello")
+        single = source(f"s3://{BUCKET}/docs/a.md")
+        (entry,) = single.list_objects().objects
+        assert entry.uri == f"s3://{BUCKET}/docs/a.md"
+        assert single.fetch(entry) == b"hello"
+
+    def test_an_empty_prefix_is_a_complete_listing_of_nothing(self, s3: S3Server) -> None:
+        """Whether everything may vanish is the guard's question, not the listing's."""
+        listing = source().list_objects()
+        assert (list(listing.objects), listing.is_complete) == ([], True)
+        assert s3.count("list-type=2") == 1
+
+    def test_a_store_that_stops_in_the_middle_gives_an_incomplete_listing(
+        self, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Half a listing must not delete the other half."""
+        monkeypatch.setattr(s3_bucket, "PAGE_SIZE", 3)
+        for number in range(4):
+            s3.put(f"docs/{number}.md", "x")
+        s3.faults.append(Fault("start-after=docs%2F", status=503))
+        listing = source().list_objects()
+        assert (len(listing.objects), listing.is_complete) == (3, False)
+        assert "broke off after 3 objects" in listing.message
+
+    def test_a_page_that_fails_for_a_moment_is_asked_for_again(self, s3: S3Server) -> None:
+        """A 503 is how S3 says `slow down`."""
+        s3.put("docs/a.md", "hello")
+        s3.faults.append(Fault("list-type=2", status=503, n_times=3))
+        assert set(listed(source())) == {"a.md"}
+
+    def test_a_bucket_that_is_not_there_is_named_with_the_way_out(self, s3: S3Server) -> None:
+        """Waiting does not help; a person has to mend the address."""
+        s3.requests.clear()
+        with pytest.raises(SourceRefusedError, match=r"NoSuchBucket.*Mend the bucket's name"):
+            source("s3://nobody/docs").list_objects()
+        assert len(s3.requests) == 1
+
+    def test_a_store_that_cannot_be_reached_is_unavailable(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing follows from a listing that there is not."""
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+        away = source(store=ObjectStoreConfig(endpoint="http://127.0.0.1:9", region="us-east-1"))
+        with pytest.raises(SourceUnavailableError, match="EndpointConnectionError") as caught:
+            away.list_objects()
+        assert "test-secret" not in str(caught.value)
+
+    def test_missing_credentials_are_named(
+        self, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A public bucket needs none, if the configuration says so."""
+        s3.put("docs/a.md", "hello")
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(SourceRefusedError, match="AWS_ACCESS_KEY_ID"):
+            source().list_objects()
+        assert set(listed(source(store=ObjectStoreConfig(anonymous=True)))) == {"a.md"}
+
+
+class TestFetching:
+    def test_the_listed_state_is_fetched_or_none(self, s3: S3Server) -> None:
+        """New bytes under the old ETag would look unchanged for ever."""
+        s3.put("docs/a.md", "hello")
+        (entry,) = source().list_objects().objects
+        s3.put("docs/a.md", "changed")
+        with pytest.raises(ChangedDuringReadError):
+            source().fetch(entry)
+
+    def test_an_object_that_is_gone_is_not_waited_for(self, s3: S3Server) -> None:
+        """The next listing says so."""
+        s3.put("docs/a.md", "hello")
+        (entry,) = source().list_objects().objects
+        s3.delete("docs/a.md")
+        s3.requests.clear()
+        with pytest.raises(ObjectGoneError):
+            source().fetch(entry)
+        assert s3.count("GET") == 1
+
+    @pytest.mark.parametrize("spoil", [lambda data: data[:-2], lambda data: b"X" + data[1:]])
+    @pytest.mark.parametrize("checksum", [{}, {"ChecksumAlgorithm": "SHA256"}])
+    def test_damaged_bytes_are_fetched_again_and_never_taken(
+        self, s3: S3Server, spoil: object, checksum: dict[str, str]
+    ) -> None:
+        """Cut short or flipped, with the store's own checksum or the ETag alone."""
+        s3.put("docs/a.md", "hello world", **checksum)
+        (entry,) = source().list_objects().objects
+        s3.faults.append(Fault("docs/a.md", spoil=spoil, n_times=2))  # pyright: ignore[reportArgumentType]
+        assert source().fetch(entry) == b"hello world"
+        s3.faults.append(Fault("docs/a.md", spoil=spoil))  # pyright: ignore[reportArgumentType]
+        with pytest.raises(SourceUnavailableError):
+            source().fetch(entry)
+
+    def test_an_etag_of_an_encrypted_object_is_not_taken_for_its_md5(self, s3: S3Server) -> None:
+        """Under a key of KMS the ETag looks like an MD5 and is none."""
+        s3.put("docs/a.md", "hello", ServerSideEncryption="aws:kms", SSEKMSKeyId="key")
+        (entry,) = source().list_objects().objects
+        assert source().fetch(entry) == b"hello"
+
+    def test_what_is_too_large_is_a_dead_letter_and_not_fetched(self, s3: S3Server) -> None:
+        """Eight of them at a time lie in memory."""
+        s3.put("docs/a.md", b"x" * 10_001)
+        (entry,) = source().list_objects().objects
+        s3.requests.clear()
+        with pytest.raises(OversizedDocumentError, match=r"10,001 bytes.*max_bytes 10,000"):
+            source().fetch(entry)
+        assert s3.count("GET") == 0
+
+    def test_a_source_that_is_down_is_not_waited_for_with_every_object(self, s3: S3Server) -> None:
+        """Ten thousand objects with four tries each would keep a run for hours."""
+        for number in range(12):
+            s3.put(f"docs/{number:02d}.md", "hello")
+        one = source()
+        entries = sorted(listed(one).items())
+        s3.faults.append(Fault("docs/", status=500))
+        s3.requests.clear()
+        for _, entry in entries:
+            with pytest.raises(SourceUnavailableError):
+                one.fetch(entry)
+        assert s3.count("GET") == 8 * 4 + 4 * 1
+        s3.faults.clear()
+        assert one.fetch(entries[0][1]) == b"hello"
+
+    def test_a_mirror_gives_what_the_source_cannot(self, s3: S3Server) -> None:
+        """Its bytes count only if they are the listed ones."""
+        s3.put("docs/a.md", "hello")
+        s3.put("docs/b.md", "right")
+        s3.put("copy/a.md", "hello")
+        s3.put("copy/b.md", "stale")
+        mirrored = source(mirrors=[f"s3://{BUCKET}/nowhere", f"s3://{BUCKET}/copy"])
+        assert isinstance(mirrored, ReliableSource)
+        found = listed(mirrored)
+        s3.faults.append(Fault("/docs/", status=500))
+        assert mirrored.fetch(found["a.md"]) == b"hello"
+        with pytest.raises(SourceUnavailableError, match=r"copy/b\.md: arrived damaged: its MD5"):
+            mirrored.fetch(found["b.md"])
+
+
+def test_the_bucket_is_probed_with_one_small_request(s3: S3Server) -> None:
+    """`doctor` asks for it."""
+    s3.requests.clear()
+    assert source().probe() == f"s3://{BUCKET}/docs"
+    assert s3.count("max-keys=1") == 1
