@@ -83,6 +83,10 @@ class SourceConfig(_Section):
     redact: tuple[RedactionKind, ...] = ()
     metadata: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     acl: tuple[str, ...] = ()
+    """Users and groups that may read it (`search --as`); empty, or `*`, is everybody."""
+    tenant: Name | None = None
+    """Whose documents these are. Where any source has one, every search has to say whose it
+    wants. A change updates payloads, parses and embeds nothing."""
     max_delete_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     mirrors: tuple[str, ...] = ()
     """Other places that hold the same objects under the same relative paths, asked in this order
@@ -254,6 +258,10 @@ class Config(_Section):
             for name in (sources or self.sources)
             for number in range(self.source(name).shards)
         ]
+
+    def tenants(self) -> frozenset[str]:
+        """The tenants of all sources."""
+        return frozenset(source.tenant for source in self.sources.values() if source.tenant)
 
     def embedding_sets(self) -> dict[str, tuple[str, str]]:
         """Name to (chunking, embedding model) of every set that an index version needs."""

@@ -24,6 +24,7 @@ from ragassets.core.indexing import (
     check_same_config,
 )
 from ragassets.core.searching import (
+    Condition,
     SearchHit,
     SearchRequest,
     fuse,
@@ -251,7 +252,7 @@ class InMemoryVectorStore:
 
     def count(self, name: str, filters: Mapping[str, str] | None = None) -> int:
         """How many points match."""
-        return len(self._matching(name, filters or {}))
+        return len(self._matching(name, parse_filters(filters or {})))
 
     def search(self, name: str, request: SearchRequest) -> list[SearchHit]:
         """The best hits, best first."""
@@ -308,9 +309,8 @@ class InMemoryVectorStore:
         return self._collections[name]
 
     def _matching(
-        self, name: str, filters: Mapping[str, str]
+        self, name: str, conditions: Sequence[Condition]
     ) -> dict[str, tuple[NDArray[np.float32], Payload]]:
-        conditions = parse_filters(filters)
         points = self._collection(name).points
         return {i: point for i, point in points.items() if matches(point[1], conditions)}
 
@@ -327,7 +327,7 @@ class InMemoryVectorStore:
                 case "euclid":
                     return -float(np.linalg.norm(stored - vector))
 
-        found = self._matching(name, request.filters)
+        found = self._matching(name, request.conditions)
         return _best_first({i: score(stored) for i, (stored, _) in found.items()})
 
     def _rank_sparse(self, name: str, request: SearchRequest, text: str) -> list[tuple[str, float]]:
@@ -339,7 +339,7 @@ class InMemoryVectorStore:
         for word in set(re.findall(r"\w+", text.lower())):
             n_holding = sum(word in words for words in counts.values())
             weight = math.log(1 + (len(counts) - n_holding + 0.5) / (n_holding + 0.5))
-            for i in self._matching(name, request.filters):
+            for i in self._matching(name, request.conditions):
                 if counts[i][word]:
                     saturated = counts[i][word] * 2.2 / (counts[i][word] + 1.2)
                     scores[i] = scores.get(i, 0) + weight * saturated

@@ -157,12 +157,15 @@ class Engine:
 
     # Points
 
-    def create_index(self, name: str, field: str) -> None:
+    def create_index(self, name: str, field: str, schema: object) -> None:
         """Index a payload field as keywords."""
         collection = self.collection(name)
-        kind = edge.PayloadSchemaType.Keyword
+        params = schema if isinstance(schema, models.KeywordIndexParams) else None
+        kind = edge.KeywordIndexParams(is_tenant=bool(params and params.is_tenant))
         collection.shard.update(edge.UpdateOperation.create_field_index(field, kind))
-        info = models.PayloadIndexInfo(data_type=models.PayloadSchemaType.KEYWORD, points=0)
+        info = models.PayloadIndexInfo(
+            data_type=models.PayloadSchemaType.KEYWORD, params=params, points=0
+        )
         collection.fields[field] = info
 
     def upsert(self, name: str, points: Sequence[models.PointStruct]) -> None:

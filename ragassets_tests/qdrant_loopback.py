@@ -188,7 +188,8 @@ def _delete(server: LoopbackQdrant, names: list[str], body: bytes) -> Any:
 
 
 def _index(server: LoopbackQdrant, names: list[str], body: bytes) -> Any:
-    server.engine.create_index(names[0], _parse(models.CreateFieldIndex, body).field_name)
+    wanted = _parse(models.CreateFieldIndex, body)
+    server.engine.create_index(names[0], wanted.field_name, wanted.field_schema)
     return server.updated()
 
 
@@ -472,8 +473,13 @@ def _update_request(request: Any) -> models.UpdateCollection:
 class _Points(_Servicer, messages.PointsServicer):
     def CreateFieldIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
         name, field = request.collection_name, request.field_name
+        schema = (
+            GrpcToRest.convert_payload_schema_params(request.field_index_params)
+            if request.HasField("field_index_params")
+            else None
+        )
         return self._updated(
-            "index", request, context, lambda: self._engine.create_index(name, field)
+            "index", request, context, lambda: self._engine.create_index(name, field, schema)
         )
 
     def Upsert(self, request: Any, context: Any) -> Any:  # noqa: N802

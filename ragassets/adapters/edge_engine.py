@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ragassets.adapters.point_encoding import INDEXED_FIELDS
 from ragassets.adapters.store_lock import POLL_SECONDS
+from ragassets.core.access import TENANT
 from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig, Distance
 from ragassets.errors import (
     StorageUnavailableError,
@@ -35,14 +36,24 @@ FLOAT_BYTES = 4
 
 def create_shard(path: Path, config: CollectionConfig) -> None:
     """Create an empty shard with its payload indexes, and close it."""
-    from qdrant_edge import EdgeShard, PayloadSchemaType, UpdateOperation
+    from qdrant_edge import EdgeShard
 
     path.mkdir(parents=True)
     shard = EdgeShard.create(str(path), _edge_config(config))
-    for field in INDEXED_FIELDS:
-        shard.update(UpdateOperation.create_field_index(field, PayloadSchemaType.Keyword))
+    index_fields(shard)
     shard.flush()
     shard.close()
+
+
+def index_fields(shard: "EdgeShard") -> None:
+    """Create the payload indexes that the shard lacks: older ones were made with fewer."""
+    from qdrant_edge import KeywordIndexParams, UpdateOperation
+
+    for field in INDEXED_FIELDS:
+        if field not in shard.info().payload_schema:
+            # A tenant's points are stored side by side.
+            params = KeywordIndexParams(is_tenant=field == TENANT)
+            shard.update(UpdateOperation.create_field_index(field, params))
 
 
 def load_shard(path: Path, *, timeout_seconds: float) -> "EdgeShard":
@@ -56,7 +67,7 @@ def load_shard(path: Path, *, timeout_seconds: float) -> "EdgeShard":
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
-            return EdgeShard.load(str(path))
+            shard = EdgeShard.load(str(path))
         except Exception as error:  # the engine raises nothing narrower; the rest goes on as it is
             if "WouldBlock" not in str(error):
                 raise
@@ -66,6 +77,9 @@ def load_shard(path: Path, *, timeout_seconds: float) -> "EdgeShard":
                     holder="another process that has its files open",
                     waited_seconds=timeout_seconds,
                 ) from error
+        else:
+            index_fields(shard)
+            return shard
         time.sleep(POLL_SECONDS)
 
 

@@ -18,13 +18,13 @@ from ragassets.adapters.point_encoding import (
     sort_ranking,
     vector_queries,
 )
+from ragassets.core.access import AnyOf
 from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig, PointBatch
 from ragassets.core.searching import (
-    FilterCondition,
+    Condition,
     SearchHit,
     SearchRequest,
     condition_terms,
-    parse_filters,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def edge_points(batch: PointBatch, config: CollectionConfig) -> "list[Point]":
     return points
 
 
-def edge_filter(conditions: Sequence[FilterCondition]) -> "Filter | None":
+def edge_filter(conditions: Sequence[Condition]) -> "Filter | None":
     """Return the engine's filter; None when everything matches."""
     from qdrant_edge import Filter
 
@@ -68,7 +68,7 @@ def search_shard(
     shard: "EdgeShard", request: SearchRequest, config: CollectionConfig
 ) -> list[SearchHit]:
     """Return the best hits, best first; equal scores are ordered by point id."""
-    selection = edge_filter(parse_filters(request.filters))
+    selection = edge_filter(request.conditions)
     rankings = [
         _rank(shard, _query_request(query, request, config, selection), query.sign)
         for query in vector_queries(request, config, partial(_language_shares, shard))
@@ -130,9 +130,11 @@ def _language_shares(shard: "EdgeShard") -> dict[str, float]:
     return shares_of((str(hit.value), hit.count) for hit in hits)
 
 
-def _edge_condition(condition: FilterCondition) -> "FieldCondition | Filter":
+def _edge_condition(condition: Condition) -> "FieldCondition | Filter":
     from qdrant_edge import FieldCondition, Filter, MatchAny, MatchValue, RangeFloat
 
+    if isinstance(condition, AnyOf):
+        return FieldCondition(condition.key, match=MatchAny([*condition.values]))
     if condition.path[0] == "metadata":
         return FieldCondition(METADATA_TERMS, match=MatchAny(condition_terms(condition)))
     key = condition.path[0]

@@ -126,7 +126,8 @@ class FaissStore(LocalStore):
         points, vector = self._rows(name), request.vector
         if vector is None:  # a sparse request, which no collection of this store answers
             return []
-        allowed = points.matching(request.filters) if request.filters else None
+        conditions = request.conditions
+        allowed = points.matching(conditions) if conditions else None
         found = self._index(name).nearest(
             vector, request.limit, allowed=allowed, exact=request.exact
         )

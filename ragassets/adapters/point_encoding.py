@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from ragassets.adapters.bm25 import Bm25Encoder
+from ragassets.core.access import READERS, TENANT
 from ragassets.core.indexing import (
     DENSE_VECTOR,
     SPARSE_VECTOR,
@@ -23,7 +24,15 @@ METADATA_TERMS = "metadata_terms"
 payloads (120 ms at 20,000 points), and the engine's Python binding takes the booleans of an exact
 match for integers, so that they never match."""
 
-INDEXED_FIELDS = ("document_id", "source", "document_type", "language", METADATA_TERMS)
+INDEXED_FIELDS = (
+    "document_id",
+    "source",
+    "document_type",
+    "language",
+    METADATA_TERMS,
+    TENANT,
+    READERS,
+)
 """Filters on these take 0.2 ms at 20,000 points, others 120 ms. Created before any point."""
 
 MAX_LANGUAGES = 64

@@ -20,7 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragassets.core.indexing import Payload, PointBatch, StoredPoint
-from ragassets.core.searching import parse_filters, payload_condition_terms, payload_terms
+from ragassets.core.searching import (
+    Condition,
+    parse_filters,
+    payload_condition_terms,
+    payload_terms,
+)
 
 SCHEMA = """
 CREATE TABLE points (
@@ -126,12 +131,12 @@ class PointRows:
         """Return the exact number of points that match."""
         if not filters:
             return int(self._one("SELECT count(*) FROM points"))
-        return len(self.matching(filters))
+        return len(self.matching(parse_filters(filters)))
 
-    def matching(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
-        """Return the sorted row numbers of the points that satisfy all filters."""
+    def matching(self, conditions: Sequence[Condition]) -> NDArray[np.int64]:
+        """Return the sorted row numbers of the points that satisfy all conditions."""
         found = self.numbers()
-        for condition in parse_filters(filters):
+        for condition in conditions:
             terms = json.dumps(payload_condition_terms(condition))
             rows = self._numbers(
                 "SELECT DISTINCT row FROM terms WHERE term IN (SELECT value FROM json_each(?))",

@@ -11,8 +11,9 @@ from ragassets.adapters.point_encoding import (
     VectorQuery,
     ranking_depth,
 )
+from ragassets.core.access import AnyOf
 from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig
-from ragassets.core.searching import FilterCondition, SearchRequest, condition_terms
+from ragassets.core.searching import Condition, SearchRequest, condition_terms
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -75,7 +76,7 @@ def server_points(points: Sequence[EncodedPoint]) -> "list[models.PointStruct]":
     return found
 
 
-def server_filter(conditions: Sequence[FilterCondition]) -> "models.Filter | None":
+def server_filter(conditions: Sequence[Condition]) -> "models.Filter | None":
     """Return the server's filter; None when everything matches."""
     from qdrant_client import models
 
@@ -126,9 +127,12 @@ def _search_params(
     )
 
 
-def _server_condition(condition: FilterCondition) -> "models.FieldCondition | models.Filter":
+def _server_condition(condition: Condition) -> "models.FieldCondition | models.Filter":
     from qdrant_client import models
 
+    if isinstance(condition, AnyOf):
+        values = models.MatchAny(any=[*condition.values])
+        return models.FieldCondition(key=condition.key, match=values)
     key = condition.path[0]
     if key == "metadata":
         terms = models.MatchAny(any=condition_terms(condition))

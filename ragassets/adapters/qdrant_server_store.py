@@ -248,7 +248,7 @@ class QdrantServerStore(StoreSession):
         """Return one ranking for each query, in order."""
         full = self._collections.full_name(name)
         asked = [
-            server_query(query, request, config, server_filter(parse_filters(request.filters)))
+            server_query(query, request, config, server_filter(request.conditions))
             for query, request in queries
         ]
         answers = self._connection.call(

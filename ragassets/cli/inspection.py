@@ -39,6 +39,7 @@ def status(
     if session.as_json:
         write_json(found.as_json())
         return
+    has_tenants = any(source.tenant for source in found.sources.values())
     write_table(
         [
             {
@@ -51,6 +52,7 @@ def status(
                 "last listed": source.last_listed_at,
                 "newest change": source.newest_change_at,
             }
+            | ({"tenant": source.tenant} if has_tenants else {})
             for name, source in found.sources.items()
         ],
         title="Sources",
@@ -124,6 +126,7 @@ def why(
         {
             "uri": found.uri,
             "source": found.source,
+            **({"tenant": found.tenant} if found.tenant else {}),
             "source shard": found.source_shard,
             "document id": found.document_id,
             "modified": found.modified_at,

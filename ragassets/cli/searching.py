@@ -25,8 +25,10 @@ from ragassets.cli.session import ConfigOption, JsonOption, Session
 from ragassets.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from ragassets.core.access import Access
     from ragassets.core.searching import SearchMode
     from ragassets.queries.search import Hit
+    from ragassets.queries.search_access import Caller
 
 MAX_HITS = 1_000
 """More than anybody reads; every hit carries its text."""
@@ -74,6 +76,22 @@ def search(
             " a key of the source's metadata, acl included. May be repeated.",
         ),
     ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Only this tenant's documents. Needed where sources have tenants."),
+    ] = None,
+    all_tenants: Annotated[
+        bool, typer.Option("--all-tenants", help="The documents of all tenants, and of none.")
+    ] = False,
+    principals: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as",
+            metavar="PRINCIPAL",
+            help="Only what this user or group may read (user:bob, group:hr), or everybody. May be"
+            " repeated. Without it access lists do not count.",
+        ),
+    ] = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -84,7 +102,8 @@ def search(
         str | None,
         typer.Option(
             metavar="FILE",
-            help='JSON lines {"query": text}, - for standard input; writes one JSON line for each.',
+            help='JSON lines {"query": text}, also with "tenant" and "as": [...]; - for standard'
+            " input; writes one JSON line for each.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -95,8 +114,10 @@ def search(
     if (query is None) == (batch is None):
         raise wrong_use(option="QUERY", problem="give either a query or --batch FILE")
     from ragassets.queries import search as searching
+    from ragassets.queries.search_access import Caller
 
-    queries = [query or ""] if batch is None else _read_batch(batch)
+    caller = Caller(tenant, all_tenants=all_tenants, principals=principals or None)
+    queries, accesses = _queries(session, query, batch, caller)
     conditions = _parse_filters(filters or [])
     target = searching.resolve_target(session.workspace, alias=alias, index_version=index_version)
     wanted = cast("SearchMode | None", mode and mode.value)
@@ -110,6 +131,7 @@ def search(
         mode=chosen,
         limit=limit,
         filters=conditions,
+        accesses=accesses,
     )
     if batch is not None:
         _write_batch(session, queries, results, conditions)
@@ -162,17 +184,29 @@ def _parse_filters(filters: list[str]) -> dict[str, str]:
     return conditions
 
 
-def _read_batch(file: str) -> list[str]:
+def _queries(
+    session: Session, query: str | None, batch: str | None, caller: "Caller"
+) -> "tuple[list[str], list[Access]]":
+    """What is asked, and for whom."""
     from ragassets.queries.search import parse_batch
+    from ragassets.queries.search_access import batch_accesses, decide_access
 
+    config = session.workspace.config
+    if batch is None:
+        return [query or ""], [decide_access(config, caller)]
+    text, origin = _read_batch(batch), "standard input" if batch == "-" else batch
+    queries = parse_batch(text, origin=origin)
+    return queries, batch_accesses(config, caller, text, origin=origin)
+
+
+def _read_batch(file: str) -> str:
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(
             key="--batch", value=file, problem=f"cannot be read ({reason})", fix="Name a text file"
         ) from error
-    return parse_batch(text, origin="standard input" if file == "-" else file)
 
 
 def _write_hits(hits: "list[Hit]", query: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ragassets.core.access import access_payload
 from ragassets.core.embedding import validate_vectors
 from ragassets.core.fingerprints import fingerprint
 from ragassets.core.searching import SearchHit, SearchRequest
@@ -249,10 +250,12 @@ def chunk_payload(  # noqa: PLR0913 - one keyword for each payload key
     document_type: str | None,
     metadata: Mapping[str, object],
     acl: Sequence[str],
+    tenant: str | None = None,
 ) -> dict[str, object]:
     """Return the payload of a chunk's point, `payload_hash` included.
 
-    `acl` is stored under `metadata`, where filters and search results find it.
+    `acl` is stored under `metadata`, where filters and search results find it; what a search for
+    one tenant or some principals asks for has keys of its own (`core/access.py`).
     """
     payload: dict[str, object] = {
         "chunk_id": chunk_id,
@@ -266,6 +269,7 @@ def chunk_payload(  # noqa: PLR0913 - one keyword for each payload key
         "language": language,
         "document_type": document_type,
         "metadata": {**metadata, "acl": list(acl)},
+        **access_payload(tenant=tenant, acl=acl),
     }
     return {**payload, "payload_hash": hash_payload(payload)}
 

@@ -13,6 +13,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ragassets.core.access import EVERYTHING, READERS, TENANT, Access, AnyOf
 from ragassets.errors import ConfigurationError
 
 SearchMode = Literal["dense", "sparse", "hybrid"]
@@ -58,6 +59,9 @@ class FilterCondition:
     boolean: bool | None
 
 
+Condition = FilterCondition | AnyOf
+
+
 @dataclass(frozen=True, eq=False)
 class SearchRequest:
     """One query. `dense` needs `vector`, `sparse` needs `text`, `hybrid` both."""
@@ -71,6 +75,8 @@ class SearchRequest:
     exact: bool = False
     """Compare with every vector as it is: no approximate index, no quantized values. Slow on large
     collections, and what approximate search is measured against."""
+    access: Access = EVERYTHING
+    """For whom it is asked."""
 
     def __post_init__(self) -> None:
         """Refuse a request that its mode cannot answer."""
@@ -83,6 +89,11 @@ class SearchRequest:
         if self.mode in ("sparse", "hybrid") and self.text is None:
             message = f"a {self.mode} search needs a text"
             raise ValueError(message)
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """All that a hit must satisfy: what was asked for, and what may be seen."""
+        return [*parse_filters(self.filters), *self.access.conditions]
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ def parse_filters(filters: Mapping[str, str]) -> list[FilterCondition]:
     return [_parse_filter(key, value) for key, value in filters.items()]
 
 
-def matches(payload: Mapping[str, object], conditions: Sequence[FilterCondition]) -> bool:
+def matches(payload: Mapping[str, object], conditions: Sequence[Condition]) -> bool:
     """Whether a payload satisfies every condition: the reference that engines must agree with."""
     return all(_matches_one(payload, condition) for condition in conditions)
 
@@ -190,7 +201,9 @@ def _parse_number(value: str) -> int | float | None:
     return None
 
 
-def _matches_one(payload: Mapping[str, object], condition: FilterCondition) -> bool:
+def _matches_one(payload: Mapping[str, object], condition: Condition) -> bool:
+    if isinstance(condition, AnyOf):
+        return condition.is_met(payload)
     elements = _elements(_look_up(payload, condition.path))
     return any(_equals(element, condition) for element in elements)
 
@@ -216,18 +229,24 @@ def condition_terms(condition: FilterCondition) -> list[str]:
 
 
 def payload_terms(payload: Mapping[str, object]) -> list[str]:
-    """Return the terms of everything in a payload that a filter can ask for.
+    """Return the terms of everything in a payload that a condition can ask for.
 
     For engines that can look for a term, and for nothing of what `FilterCondition` means.
     """
-    own = {key: payload.get(key) for key in sorted(PAYLOAD_KEYS)}
+    own = {key: payload.get(key) for key in sorted({*PAYLOAD_KEYS, TENANT, READERS})}
     metadata = payload.get("metadata")
     known = cast("dict[str, object]", metadata) if isinstance(metadata, dict) else {}
     return [*(OWN_TERM + term for term in metadata_terms(own)), *metadata_terms(known)]
 
 
-def payload_condition_terms(condition: FilterCondition) -> list[str]:
+def payload_condition_terms(condition: Condition) -> list[str]:
     """Return the `payload_terms`, any of which satisfies a condition."""
+    if isinstance(condition, AnyOf):
+        return [
+            OWN_TERM + term
+            for value in condition.values
+            for term in _value_terms(condition.key, value)
+        ]
     prefix = "" if condition.path[0] == "metadata" else OWN_TERM
     return [prefix + term for term in condition_terms(condition)]
 

@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import cast
 
 from ragassets.adapters.workspace import Workspace
+from ragassets.core.access import TENANT, Access
 from ragassets.core.indexing import check_same_embedding
 from ragassets.core.searching import (
     PAYLOAD_KEYS,
@@ -24,6 +25,7 @@ from ragassets.core.store_locations import (
 )
 from ragassets.errors import ConfigurationError, UnknownNameError
 from ragassets.queries.json_values import json_value
+from ragassets.queries.search_access import decide_access
 
 DEFAULT_ALIAS = "documents"
 """What is asked where several aliases are configured and none is named."""
@@ -54,6 +56,8 @@ class Hit:
     page: int | None
     metadata: Mapping[str, object]
     """The source's metadata, and its `acl`."""
+    tenant: str | None = None
+    """Whose document it is; None where its source has no tenant."""
 
     def as_json(self) -> dict[str, object]:
         """The public shape of a hit."""
@@ -144,6 +148,7 @@ def search(
     mode: SearchMode | None = None,
     limit: int = 5,
     filters: Mapping[str, str] | None = None,
+    accesses: Sequence[Access] | None = None,
 ) -> Iterator[list[Hit]]:
     """The best hits of each query, in order, best first.
 
@@ -154,14 +159,18 @@ def search(
         mode: See `choose_mode`.
         limit: Hits of each query, at least 1.
         filters: Every one must hold, see `core/searching.py`.
+        accesses: For whom each query is asked. None is a caller who may see everything; where
+            sources have tenants, that has to be said.
 
     Raises:
-        ConfigurationError: A query is empty, or the version cannot answer this mode or filter.
+        ConfigurationError: A query is empty, or the version cannot answer this mode or filter,
+            or nobody said whose documents may be found.
         IndexVersionError: The version was built with another model than the one of that name now.
     """
     version = workspace.config.index_version(target.index_version)
     chosen = choose_mode(workspace, target, mode)
     texts = [_checked(query) for query in queries]
+    allowed = accesses or [decide_access(workspace.config)] * len(texts)
     parse_filters(filters or {})  # refuses unusable keys before the model is loaded
     embedder = None if chosen == "sparse" else workspace.embedder(version.embedding_model)
     if embedder is not None:
@@ -170,8 +179,10 @@ def search(
         part = texts[start : start + BATCH_QUERIES]
         vectors = repeat(None, len(part)) if embedder is None else embedder.embed_queries(part)
         requests = [
-            SearchRequest(mode=chosen, limit=limit, vector=vector, text=text, filters=filters or {})
-            for text, vector in zip(part, vectors, strict=True)
+            SearchRequest(chosen, limit, vector, text, filters or {}, access=access)
+            for text, vector, access in zip(
+                part, vectors, allowed[start : start + BATCH_QUERIES], strict=True
+            )
         ]
         with workspace.vector_store() as store:
             found = store.search_batch(target.index_version, requests)
@@ -256,6 +267,7 @@ def _hit(found: SearchHit) -> Hit:
         chunk_id=str(payload.get("chunk_id", "")),
         page=page if isinstance(page, int) else None,
         metadata=cast("Mapping[str, object]", metadata) if isinstance(metadata, dict) else {},
+        tenant=cast("str | None", payload.get(TENANT)),
     )
 
 

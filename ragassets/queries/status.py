@@ -8,6 +8,7 @@ from typing import cast
 import polars as pl
 
 from ragassets.adapters.workspace import Workspace
+from ragassets.config import SourceConfig
 from ragassets.core.asset_tables import (
     DEAD_LETTERS,
     RAW_DOCUMENTS,
@@ -40,6 +41,8 @@ class SourceStatus:
     newest_change_at: datetime | None
     """When a document was last seen to be new, changed or gone."""
     configured: bool
+    tenant: str | None = None
+    """Whose documents these are, as configured now."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def _source_statuses(workspace: Workspace) -> dict[str, SourceStatus]:
             alive.filter(pl.col("source") == name),
             objects.filter(pl.col("source") == name),
             listings.get(name),
-            is_configured=name in configured,
+            configuration=configured.get(name),
         )
         for name in [*configured, *left_over]
     }
@@ -97,7 +100,7 @@ def _source_status(
     objects: pl.DataFrame,
     listing: Mapping[str, object] | None,
     *,
-    is_configured: bool,
+    configuration: SourceConfig | None,
 ) -> SourceStatus:
     is_dead = pl.col("is_dead").fill_null(value=False)
     is_changed = (pl.col("raw_etag") != pl.col("etag")).fill_null(value=False)
@@ -118,7 +121,8 @@ def _source_status(
         last_listed_at=cast("datetime | None", listing and listing["listed_at"]),
         listing_problem=str(listing["message"] or "") if listing else "",
         newest_change_at=cast("datetime | None", objects["changed_at"].max()),
-        configured=is_configured,
+        configured=configuration is not None,
+        tenant=configuration.tenant if configuration else None,
     )
 
 

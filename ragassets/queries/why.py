@@ -54,6 +54,8 @@ class Explanation:
     index_versions: tuple[Appearance, ...]
     stages: tuple[Step, ...]
     other_sources: tuple[str, ...]
+    tenant: str | None = None
+    """Of its source, as configured now: `search --tenant` finds it for this one only."""
 
     def as_json(self) -> dict[str, object]:
         """All of it."""
@@ -81,6 +83,7 @@ def explain(workspace: Workspace, document: KnownDocument) -> Explanation:
     duplicate = _duplicate(workspace, steps)
     failed = next((step for step in steps if step.failure is not None), None)
     verdict = _verdict(workspace, document, steps, appearances, duplicate)
+    source = workspace.config.sources.get(document.source)
     is_searchable = any(entry.aliases for entry in appearances)
     return Explanation(
         uri=document.uri,
@@ -96,6 +99,7 @@ def explain(workspace: Workspace, document: KnownDocument) -> Explanation:
         index_versions=appearances,
         stages=steps,
         other_sources=document.other_sources,
+        tenant=source.tenant if source else None,
     )
 
 

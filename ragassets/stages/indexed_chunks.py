@@ -211,7 +211,9 @@ class _IndexRun:
     def _payload(self, row: dict[str, Any]) -> dict[str, object]:
         source = self.workspace.config.source(row["source"])
         fields = {name: row[name] for name in (*COLUMNS, *PAYLOAD_COLUMNS)}
-        return chunk_payload(**fields, metadata=source.metadata, acl=source.acl)
+        return chunk_payload(
+            **fields, metadata=source.metadata, acl=source.acl, tenant=source.tenant
+        )
 
     def _verify(self, expected: dict[str, str]) -> None:
         """Make sure that the points are there with the payload that was sent."""
@@ -286,6 +288,7 @@ def with_point_hash(workspace: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
                 "version": STAGE_VERSIONS["indexed_chunks"],
                 "metadata": dict(source.metadata),
                 "acl": list(source.acl),
+                "tenant": source.tenant,
             }
         )
         for name, source in workspace.config.sources.items()

@@ -13,6 +13,7 @@ import polars as pl
 
 from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
+from ragassets.core.access import duplicate_scope
 from ragassets.core.asset_tables import (
     CLEAN_DOCUMENTS,
     DOCUMENT_IDENTITY,
@@ -99,8 +100,10 @@ def update_unique_documents(
         config.source_shards(),
         (*DOCUMENT_IDENTITY, "text_hash", "minhash", "n_shingles"),
     )
-    scopes = {name: json.dumps(sorted(source.acl)) for name, source in config.sources.items()}
-    # A copy that other people may read must stay searchable for them.
+    scopes = {
+        name: json.dumps(duplicate_scope(tenant=source.tenant, acl=source.acl))
+        for name, source in config.sources.items()
+    }
     scoped = signatures.with_columns(
         pl.col("source").replace_strict(scopes, return_dtype=pl.String).alias("scope")
     )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ragassets.adapters.bm25 import Bm25Encoder
+from ragassets.adapters.edge_engine import create_shard, load_shard
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 from ragassets.adapters.vector_store import open_vector_store
 from ragassets.core.indexing import CollectionConfig, PointBatch
@@ -283,3 +284,15 @@ class TestBm25Languages:
         """It would be noticed with the first chunk only."""
         with pytest.raises(ConfigurationError, match="klingon"):
             Bm25Encoder(default_language="klingon")
+
+
+def test_an_older_collection_gets_the_payload_indexes_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them a tenant's search would read every payload of the collection."""
+    monkeypatch.setattr("ragassets.adapters.edge_engine.INDEXED_FIELDS", ("document_id",))
+    create_shard(tmp_path / "shard", CONFIG)
+    monkeypatch.undo()
+    shard = load_shard(tmp_path / "shard", timeout_seconds=1)
+    assert {"document_id", "tenant", "readers"} <= set(shard.info().payload_schema)
+    shard.close()

@@ -242,6 +242,21 @@ class TestUploads:
         fields = {"document_id", "source", "source_shard", "uri", "language", "metadata_terms"}
         assert fields <= server.engine.collection("v1").fields.keys()
 
+    def test_the_tenant_is_indexed_as_such_also_where_a_collection_is_older(
+        self, server: LoopbackQdrant, connect: Connect
+    ) -> None:
+        """The server keeps each tenant's points side by side; older collections lack the index."""
+        store = connect()
+        store.ensure_collection("v1", CONFIG)
+        fields = server.engine.collections["v1"].fields
+        assert {name for name, info in fields.items() if info.params and info.params.is_tenant} == {
+            "tenant"
+        }
+        for name in ("tenant", "readers"):
+            del fields[name]
+        connect().ensure_collection("v1", CONFIG)
+        assert {"tenant", "readers", "document_id"} <= set(fields)
+
     def test_nothing_is_indexed_during_the_upload_and_everything_afterwards(
         self, server: LoopbackQdrant, connect: Connect
     ) -> None:

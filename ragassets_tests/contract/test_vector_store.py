@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ragassets.adapters.qdrant_collections import QdrantCollections
 from ragassets.adapters.qdrant_connection import QdrantConnection
 from ragassets.adapters.vector_store import open_vector_store
+from ragassets.core.access import EVERYTHING, Access
 from ragassets.core.indexing import (
     CollectionConfig,
     PointBatch,
@@ -29,7 +30,7 @@ from ragassets.core.indexing import (
     chunk_payload,
     point_id,
 )
-from ragassets.core.searching import SearchRequest
+from ragassets.core.searching import SearchMode, SearchRequest
 from ragassets.core.settings import QdrantConfig
 from ragassets.errors import (
     ConcurrentWriteError,
@@ -559,6 +560,77 @@ class TestSearch:
             request = SearchRequest(mode="hybrid", limit=3, vector=vector("x"), text="x")
             assert store.search("v1", request) == []
             assert store.optimize("v1") is False
+
+
+@pytest.mark.needs("filters")
+class TestAccess:
+    """Tenants and access lists: what the store ranks is what the caller may see, nothing else."""
+
+    OWNERS = (None, "acme", "globex")
+    LISTS = ((), ("*",), ("user:ann",), ("group:hr",), ("group:hr", "user:bob"))
+    CALLERS = (
+        EVERYTHING,
+        *(Access(tenant=name) for name in ("acme", "globex", "initech")),
+        Access(principals=frozenset()),
+        Access(principals=frozenset({"user:bob", "group:it"})),
+        Access("acme", frozenset({"group:hr"})),
+        Access("globex", frozenset({"user:ann", "group:hr"})),
+    )
+
+    @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+    def test_a_search_finds_the_best_of_what_may_be_seen(
+        self, open_store: Open, mode: SearchMode
+    ) -> None:
+        """As many as were asked for, although the best of all are somebody else's."""
+        if mode != "dense" and not open_store.capabilities.sparse:
+            pytest.skip("it declares that it has no sparse")
+        labels = [(owner, acl) for owner in self.OWNERS for acl in self.LISTS]
+        texts = {f"red apple {i} {n}": label for i, label in enumerate(labels) for n in "abc"}
+        with open_store() as store:
+            store.ensure_collection("v1", open_store.config())
+            for label in labels:
+                mine = [text for text, of_text in texts.items() if of_text == label]
+                store.upsert("v1", batch(*mine, tenant=label[0], acl=label[1]))
+            for caller in self.CALLERS:
+                allowed = {text for text, label in texts.items() if _may_see(caller, *label)}
+                for limit in (1, 4, 100):
+                    request = SearchRequest(
+                        mode, limit, vector("red apple"), "red apple", access=caller
+                    )
+                    found = found_texts(store, request)
+                    assert set(found) <= allowed, caller
+                    assert len(found) == min(limit, len(allowed)), caller
+
+    def test_filters_and_access_hold_together(self, open_store: Open) -> None:
+        """A filter on a metadata key named like ours must not stand in for it."""
+        with open_store() as store:
+            store.ensure_collection("v1", open_store.config())
+            store.upsert("v1", batch("one", tenant="acme", metadata={"tenant": "globex"}))
+            store.upsert("v1", batch("two", tenant="globex", metadata={"tenant": "acme"}))
+            for access, filters, expected in (
+                (Access("acme"), {}, ["one"]),
+                (Access("acme"), {"tenant": "globex"}, ["one"]),
+                (Access("acme"), {"tenant": "acme"}, []),
+                (EVERYTHING, {"tenant": "acme"}, ["two"]),
+            ):
+                request = SearchRequest("dense", 5, vector("x"), filters=filters, access=access)
+                assert found_texts(store, request) == expected
+
+    def test_another_tenant_is_an_upsert_of_the_same_point(self, open_store: Open) -> None:
+        """A source that changes hands is gone for the one and there for the other."""
+        with open_store() as store:
+            store.ensure_collection("v1", open_store.config())
+            store.upsert("v1", batch("one", tenant="acme"))
+            store.upsert("v1", batch("one", tenant="globex"))
+            for tenant, expected in (("acme", []), ("globex", ["one"])):
+                request = SearchRequest("dense", 5, vector("x"), access=Access(tenant))
+                assert found_texts(store, request) == expected
+
+
+def _may_see(caller: Access, owner: str | None, acl: Sequence[str]) -> bool:
+    is_own = caller.tenant in (None, owner)
+    wanted = caller.principals
+    return is_own and (wanted is None or not acl or "*" in acl or not wanted.isdisjoint(acl))
 
 
 @pytest.mark.needs("aliases")

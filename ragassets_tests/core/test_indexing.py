@@ -38,6 +38,7 @@ def test_the_payload_has_the_keys_that_search_results_promise() -> None:
         "language",
         "document_type",
         "metadata",
+        "readers",
         "payload_hash",
     ]
     assert payload_of(metadata={"team": "hr"}, acl=["x"])["metadata"] == {
@@ -48,7 +49,14 @@ def test_the_payload_has_the_keys_that_search_results_promise() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"acl": ["x"]}, {"metadata": {"a": 1}}, {"page": 1}, {"title": "t"}, {"uri": "file:///b.md"}],
+    [
+        {"acl": ["x"]},
+        {"tenant": "acme"},
+        {"metadata": {"a": 1}},
+        {"page": 1},
+        {"title": "t"},
+        {"uri": "file:///b.md"},
+    ],
 )
 def test_the_payload_hash_changes_with_every_field(changes: dict[str, object]) -> None:
     """It decides whether a metadata change reaches the collection."""

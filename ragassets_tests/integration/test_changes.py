@@ -183,6 +183,34 @@ class TestConfiguration:
         assert len(hits) == n_points
         assert all(hit["metadata"] == expected for hit in hits)
 
+    def test_another_tenant_reaches_the_payload_and_embeds_nothing(self, project: Project) -> None:
+        """A source that changes hands must cost no model run, and no parser's either."""
+        project.configure_source(tenant="acme")
+        report = project.ingest()
+        n_points = project.rows(INDEXED_CHUNKS.outputs).height
+        assert n_computed(report) == {"indexed_chunks": n_points}
+        assert project.disagreements() == []
+        hits = project.search("vacation", limit=n_points)
+        assert [hit["tenant"] for hit in hits] == ["acme"] * n_points
+
+    def test_a_copy_of_another_tenant_is_searchable_beside_the_original(
+        self, project: Project
+    ) -> None:
+        """A survivor in one tenant would be no answer in the other."""
+        folder = project.folder / "copies"
+        folder.mkdir()
+        (folder / "vacation.md").write_text(CLEAN["vacation.md"], encoding="utf-8")
+        source = {"uri": str(folder), "shards": 1}
+        owners: dict[str, set[object]] = {}
+        for tenant in (None, "globex"):
+            project.configure_source("copies", **source, tenant=tenant)
+            project.ingest()
+            hits = project.search("paid vacation", limit=50)
+            copies = [hit for hit in hits if hit["text"] in CLEAN["vacation.md"]]
+            owners[str(tenant)] = {hit.get("tenant") for hit in copies}
+            assert project.disagreements() == []
+        assert owners == {"None": {None}, "globex": {None, "globex"}}
+
     def test_rules_of_a_document_type_change_chunks_only(self, project: Project) -> None:
         """Nothing is parsed, validated or cleaned again for another chunk size."""
         project.configure(document_types={"policy": {}})
