@@ -156,6 +156,7 @@ class FaissStore(LocalStore):
         config = self.collection_config(name)
         self._own()
         if name not in self._points:
+            self._require_collection(name)  # whoever held the lock may have dropped it
             with self._translated(f"opening collection {name!r}"):
                 path = self._collections / name / DATABASE
                 self._points[name] = PointRows(path, dim=config.dim)

@@ -117,7 +117,10 @@ class LocalStore(StoreSession):
     def collection_config(self, name: str) -> CollectionConfig:
         """Return the configuration that the collection was created with."""
         self._require_collection(name)
-        content = (self._collections / name / "collection.json").read_text(encoding="utf-8")
+        try:
+            content = (self._collections / name / "collection.json").read_text(encoding="utf-8")
+        except FileNotFoundError:  # dropped meanwhile: reading takes no lock
+            raise self._unknown(name) from None
         return CollectionConfig.model_validate_json(content)
 
     def drop_collection(self, name: str) -> None:
@@ -168,9 +171,11 @@ class LocalStore(StoreSession):
             ) from error
 
     def _require_collection(self, name: str) -> None:
-        known = self.list_collections()
-        if name not in known:
-            raise UnknownNameError(kind="collection", name=name, known=known)
+        if name not in self.list_collections():
+            raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownNameError:
+        return UnknownNameError(kind="collection", name=name, known=self.list_collections())
 
     def _require_free_disk(self, n_points: int = 0, config: CollectionConfig | None = None) -> None:
         vector_bytes = 8 * config.dim if config else 0

@@ -150,6 +150,7 @@ class QdrantEdgeStore(LocalStore):
         self._require_collection(name)
         self._own()
         if name not in self._shards:
+            self._require_collection(name)  # whoever held the lock may have dropped it
             self._require_free_disk()
             with self._translated(f"opening collection {name!r}"):
                 path = self._collections / name / "shard"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ragassets.cli import indexes, ingestion, inspection, project, searching
+from ragassets.cli import canaries, indexes, ingestion, inspection, project, searching
 from ragassets.cli.failures import CommandGroup
 from ragassets.cli.session import ConfigOption, GlobalOptions, JsonOption
 
@@ -27,6 +27,7 @@ app.command("why")(inspection.why)
 
 app.add_typer(inspection.dead_letters, name="dead-letters")
 app.add_typer(indexes.index, name="index")
+indexes.index.command("canary")(canaries.canary)
 app.command("audit")(inspection.audit)
 
 app.command("doctor")(project.doctor)

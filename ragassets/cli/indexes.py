@@ -186,11 +186,13 @@ def _move(
     *,
     is_forced: bool,
 ) -> None:
+    from ragassets.queries.canaries import read_canary
     from ragassets.queries.search import alias_targets, choose_alias
 
     before = alias_targets(session.workspace)
     name = alias or choose_alias(session.workspace, before)
     session.config.alias(name)
+    canary = read_canary(session.workspace, name)
     from ragassets.defs import ingest as ingestion
     from ragassets.defs.instance import open_instance
     from ragassets.defs.resources import WorkspaceResource
@@ -202,24 +204,27 @@ def _move(
             alias=name,
             action=action,
             to_version=to_version,
-            actor=_actor(),
+            actor=actor(),
             reason=reason,
             is_forced=is_forced,
         )
     after = alias_targets(session.workspace)
     if session.as_json:
+        ended = canary.index_version if canary and is_moved else None
         move = {"alias": name, "action": action, "from": before.get(name), "to": after.get(name)}
-        write_json(move)
+        write_json({**move, "canary_ended": ended})
         return
     if not is_moved:
         write_line(f"alias {name}: serves {after.get(name)} already; nothing to do")
         return
     write_line(f"alias {name}: {before.get(name) or 'nothing'} -> {after.get(name)}")
+    if canary is not None:
+        write_line(f"alias {name}: canary {canary.index_version} ended with it")
     if action == "promote" and before.get(name):
         hint(f"Back again: ragassets index rollback --alias {name}")
 
 
-def _actor() -> str:
+def actor() -> str:
     """Who does it, for the history."""
     try:
         return getpass.getuser()

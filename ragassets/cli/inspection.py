@@ -14,6 +14,7 @@ from ragassets.cli.output import (
     write_table,
 )
 from ragassets.cli.session import ConfigOption, JsonOption, Session
+from ragassets.core.canaries import format_share
 
 if TYPE_CHECKING:
     from ragassets.queries.document_steps import Step
@@ -75,7 +76,7 @@ def write_versions(versions: "list[VersionStatus]") -> None:
             {
                 "index": version.index_version,
                 "state": version.state,
-                "live": ", ".join(version.aliases) or "no",
+                "live": _served_by(version),
                 "documents": version.documents,
                 "chunks": version.chunks,
                 "embeddings": version.embeddings,
@@ -102,6 +103,11 @@ def write_versions(versions: "list[VersionStatus]") -> None:
             write_line(f"attention: {version.index_version} is not judged: {version.quality_note}")
     for text in sorted({version.note for version in versions if version.note}):
         write_line(f"attention: points are not known: {text}")
+
+
+def _served_by(version: "VersionStatus") -> str:
+    canaries = (f"{format_share(share)} of {alias}" for alias, share in version.canary_of.items())
+    return ", ".join([*version.aliases, *canaries]) or "no"
 
 
 def why(

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -27,6 +27,8 @@ from ragassets.errors import ConfigurationError
 if TYPE_CHECKING:
     from ragassets.core.access import Access
     from ragassets.core.searching import SearchMode
+    from ragassets.queries.answers import Answer
+    from ragassets.queries.questions import Question
     from ragassets.queries.search import Hit
     from ragassets.queries.search_access import Caller
 
@@ -102,8 +104,16 @@ def search(
         str | None,
         typer.Option(
             metavar="FILE",
-            help='JSON lines {"query": text}, also with "tenant" and "as": [...]; - for standard'
-            " input; writes one JSON line for each.",
+            help='JSON lines {"query": text}, also with "tenant", "as": [...] and "user"; - for'
+            " standard input; writes one JSON line for each.",
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user",
+            metavar="ID",
+            help="Who asks: during a canary all searches of a user have one arm.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -113,51 +123,68 @@ def search(
     session = Session(context, config=config, as_json=as_json)
     if (query is None) == (batch is None):
         raise wrong_use(option="QUERY", problem="give either a query or --batch FILE")
-    from ragassets.queries import search as searching
+    from ragassets.queries.answers import answer
+    from ragassets.queries.search import choose_mode, resolve_target
     from ragassets.queries.search_access import Caller
 
     caller = Caller(tenant, all_tenants=all_tenants, principals=principals or None)
-    queries, accesses = _queries(session, query, batch, caller)
+    questions, accesses = _questions(session, query, batch, caller, user)
     conditions = _parse_filters(filters or [])
-    target = searching.resolve_target(session.workspace, alias=alias, index_version=index_version)
+    target = resolve_target(session.workspace, alias=alias, index_version=index_version)
+    if target.note:
+        note(f"attention: {target.note}")
     wanted = cast("SearchMode | None", mode and mode.value)
-    chosen = searching.choose_mode(session.workspace, target, wanted)
+    chosen = choose_mode(session.workspace, target, wanted)
     if wanted not in (None, chosen):
         note(f"attention: this vector store holds no sparse vectors: {chosen} instead of {wanted}")
-    results = searching.search(
+    answers = answer(
         session.workspace,
         target,
-        queries,
-        mode=chosen,
+        questions,
+        mode=wanted,
         limit=limit,
         filters=conditions,
         accesses=accesses,
     )
     if batch is not None:
-        _write_batch(session, queries, results, conditions)
+        _write_batch(session, answers, conditions)
         return
     with waiting("Searching; the first search of a process loads the model ..."):
-        hits = next(results)
+        found = next(answers)
+    _note_fallback(found)
     if session.as_json:
-        write_json({"hits": [hit.as_json() for hit in hits]})
+        write_json(_as_json(found))
     else:
-        _write_hits(hits, queries[0])
-    if not hits:
+        _write_hits(found.hits, questions[0].text)
+    if not found.hits:
         _note_unknown_filters(session, conditions)
 
 
 def _write_batch(
-    session: Session,
-    queries: list[str],
-    results: Iterator["list[Hit]"],
-    conditions: Mapping[str, str],
+    session: Session, answers: Iterator["Answer"], conditions: Mapping[str, str]
 ) -> None:
-    has_hits = False
-    for text, hits in zip(queries, results, strict=True):
-        has_hits |= bool(hits)
-        write_json_line({"query": text, "hits": [hit.as_json() for hit in hits]})
+    has_hits, has_noted = False, False
+    for found in answers:
+        has_hits |= bool(found.hits)
+        if found.fallback and not has_noted:
+            _note_fallback(found)
+            has_noted = True
+        write_json_line({"query": found.question.text, **_as_json(found)})
     if not has_hits:
         _note_unknown_filters(session, conditions)
+
+
+def _as_json(found: "Answer") -> dict[str, object]:
+    """The public shape; only during a canary is there a choice to tell of."""
+    hits = [hit.as_json() for hit in found.hits]
+    if found.arm is None:
+        return {"hits": hits}
+    return {"hits": hits, "index_version": found.index_version, "arm": found.arm}
+
+
+def _note_fallback(found: "Answer") -> None:
+    if found.fallback:
+        note(f"attention: {found.fallback}; {found.index_version!r} answered instead")
 
 
 def _note_unknown_filters(session: Session, conditions: Mapping[str, str]) -> None:
@@ -184,19 +211,20 @@ def _parse_filters(filters: list[str]) -> dict[str, str]:
     return conditions
 
 
-def _queries(
-    session: Session, query: str | None, batch: str | None, caller: "Caller"
-) -> "tuple[list[str], list[Access]]":
-    """What is asked, and for whom."""
-    from ragassets.queries.search import parse_batch
+def _questions(
+    session: Session, query: str | None, batch: str | None, caller: "Caller", user: str | None
+) -> "tuple[list[Question], list[Access]]":
+    """What is asked, and for whom; lines that name no user are of the one that is named."""
+    from ragassets.queries.questions import Question, parse_batch
     from ragassets.queries.search_access import batch_accesses, decide_access
 
     config = session.workspace.config
     if batch is None:
-        return [query or ""], [decide_access(config, caller)]
+        return [Question(query or "", user)], [decide_access(config, caller)]
     text, origin = _read_batch(batch), "standard input" if batch == "-" else batch
-    queries = parse_batch(text, origin=origin)
-    return queries, batch_accesses(config, caller, text, origin=origin)
+    lines = parse_batch(text, origin=origin)
+    questions = [line if line.user is not None else Question(line.text, user) for line in lines]
+    return questions, batch_accesses(config, caller, text, origin=origin)
 
 
 def _read_batch(file: str) -> str:
@@ -209,7 +237,7 @@ def _read_batch(file: str) -> str:
         ) from error
 
 
-def _write_hits(hits: "list[Hit]", query: str) -> None:
+def _write_hits(hits: "Sequence[Hit]", query: str) -> None:
     if not hits:
         write_line("No hits.")
         hint("Is the document there? ragassets status, ragassets why PATH")

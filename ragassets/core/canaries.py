@@ -91,3 +91,8 @@ def parse_share(text: str) -> float:
             fix="Write 10% or 0.1; `--off` ends a canary",
         )
     return share
+
+
+def format_share(share: float) -> str:
+    """The share as people read it, and as `parse_share` does."""
+    return f"{share * 100:.4g}%"

@@ -213,10 +213,53 @@ def move_alias(
     }
     if plan_move(resource.workspace, **move, is_forced=is_forced) is None:
         return False
-    runs = _Runs(resource, instance, lambda _stage, _done, _total: None)
-    asked = {**move, "is_forced": is_forced}
-    runs.execute(jobs.MOVE_ALIASES, config={"ops": {"live_index": {"config": asked}}})
+    _change_alias(resource, instance, {**move, "is_forced": is_forced})
     return True
+
+
+def change_canary(
+    resource: WorkspaceResource,
+    instance: DagsterInstance,
+    *,
+    alias: str,
+    index_version: str,
+    share: float | None,
+    actor: str,
+    reason: str,
+    is_forced: bool = False,
+) -> bool:
+    """Begin, change or end (`share` None) a canary, as a materialization of `live_index`.
+
+    A change that is refused, or that has nothing to do, starts no run. See
+    `stages.canaries.change_canary` for the rules and the errors.
+
+    Returns:
+        Whether anything was changed.
+    """
+    from ragassets.stages.canaries import plan_canary
+
+    asked = {"alias": alias, "actor": actor, "reason": reason, "is_forced": is_forced}
+    planned = plan_canary(
+        resource.workspace,
+        alias=alias,
+        index_version=index_version,
+        share=share,
+        actor=actor,
+        reason=reason,
+        is_forced=is_forced,
+    )
+    if planned is None:
+        return False
+    asked |= {"action": planned.action, "to_version": index_version, "share": share or 0.0}
+    _change_alias(resource, instance, asked)
+    return True
+
+
+def _change_alias(
+    resource: WorkspaceResource, instance: DagsterInstance, asked: Mapping[str, object]
+) -> None:
+    runs = _Runs(resource, instance, lambda _stage, _done, _total: None)
+    runs.execute(jobs.MOVE_ALIASES, config={"ops": {"live_index": {"config": dict(asked)}}})
 
 
 class _Runs:

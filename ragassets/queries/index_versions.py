@@ -14,6 +14,7 @@ from ragassets.core.asset_tables import INDEX_VERSIONS, INDEXED_CHUNKS
 from ragassets.core.tables import Tables
 from ragassets.errors import ConfigurationError, ServiceError
 from ragassets.queries.json_values import json_value
+from ragassets.stages.alias_history import running_canaries
 from ragassets.stages.golden_queries import golden_queries
 from ragassets.stages.judgement import last_seal
 from ragassets.stages.staleness import VersionRows, read_version_rows
@@ -35,6 +36,8 @@ class VersionStatus:
     live: bool
     """Whether an alias serves it."""
     aliases: tuple[str, ...]
+    canary_of: Mapping[str, float]
+    """Aliases that it answers a share of the searches of, and the share."""
     documents: int
     chunks: int
     """Under the version's chunking, whether indexed or not."""
@@ -84,6 +87,8 @@ class StoreView:
     collections: tuple[str, ...]
     aliases: Mapping[str, str]
     points: Mapping[str, int]
+    canaries: Mapping[str, Mapping[str, float]]
+    """By index version: alias and share."""
     note: str = ""
 
 
@@ -101,7 +106,10 @@ def view_store(workspace: Workspace) -> StoreView:
                 points[name] = store.count(name)
         except ServiceError as error:
             note = str(error)
-    return StoreView(tuple(collections), aliases, points, note)
+    canaries: dict[str, dict[str, float]] = {}
+    for canary in running_canaries(workspace.tables, aliases):
+        canaries.setdefault(canary.index_version, {})[canary.alias] = canary.share
+    return StoreView(tuple(collections), aliases, points, canaries, note)
 
 
 def list_index_versions(workspace: Workspace) -> list[VersionStatus]:
@@ -131,6 +139,7 @@ def _configured(
         state=_state(rows, seal, is_built=is_built),
         live=name in view.aliases.values(),
         aliases=_aliases_of(view, name),
+        canary_of=view.canaries.get(name, {}),
         documents=rows.n_documents,
         chunks=rows.n_chunks,
         embeddings=rows.n_embeddings,
@@ -191,6 +200,7 @@ def _left_over(name: str, view: StoreView, seal: Mapping[str, object] | None) ->
         state="unconfigured",
         live=name in view.aliases.values(),
         aliases=_aliases_of(view, name),
+        canary_of=view.canaries.get(name, {}),
         documents=0,
         chunks=0,
         embeddings=0,

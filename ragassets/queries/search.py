@@ -1,14 +1,17 @@
 """Queries against an index version, by the alias that serves it or by its own name."""
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.access import TENANT, Access
+from ragassets.core.canaries import Canary
 from ragassets.core.indexing import check_same_embedding
 from ragassets.core.searching import (
     PAYLOAD_KEYS,
@@ -23,9 +26,10 @@ from ragassets.core.store_locations import (
     parse_location,
     ways_with_sparse,
 )
-from ragassets.errors import ConfigurationError, UnknownNameError
+from ragassets.errors import ConfigurationError, ServiceError, UnknownNameError
 from ragassets.queries.json_values import json_value
 from ragassets.queries.search_access import decide_access
+from ragassets.stages.alias_history import find_canary, read_history
 
 DEFAULT_ALIAS = "documents"
 """What is asked where several aliases are configured and none is named."""
@@ -41,6 +45,10 @@ class Target:
     index_version: str
     alias: str | None
     """The alias that led to it; None where the version was named."""
+    canary: Canary | None = None
+    """A second version that answers some of the alias's searches."""
+    note: str = ""
+    """Why a canary that was begun is left out."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,20 @@ def resolve_target(
             name=targets[name],
             known=sorted(workspace.config.index_versions),
         )
-    return Target(targets[name], name)
+    return _with_canary(workspace, Target(targets[name], name))
+
+
+def _with_canary(workspace: Workspace, target: Target) -> Target:
+    """The target with the alias's canary, if it can be asked; the live version needs none."""
+    alias = target.alias or ""
+    try:
+        canary = find_canary(read_history(workspace.tables, alias), target.index_version)
+    except ServiceError as error:
+        return replace(target, note=f"whether alias {alias!r} has a canary is not known: {error}")
+    if canary is not None and canary.index_version not in workspace.config.index_versions:
+        note = f"canary {canary.index_version!r} of alias {alias!r} is not in the configuration"
+        return replace(target, note=note)
+    return replace(target, canary=canary)
 
 
 def choose_alias(workspace: Workspace, targets: Mapping[str, str]) -> str:
@@ -167,26 +188,67 @@ def search(
             or nobody said whose documents may be found.
         IndexVersionError: The version was built with another model than the one of that name now.
     """
-    version = workspace.config.index_version(target.index_version)
-    chosen = choose_mode(workspace, target, mode)
-    texts = [_checked(query) for query in queries]
+    asked = VersionSearch(
+        workspace, target.index_version, mode=mode, limit=limit, filters=filters or {}
+    )
+    texts = [check_query(query) for query in queries]
     allowed = accesses or [decide_access(workspace.config)] * len(texts)
-    parse_filters(filters or {})  # refuses unusable keys before the model is loaded
-    embedder = None if chosen == "sparse" else workspace.embedder(version.embedding_model)
-    if embedder is not None:
-        _check_model(workspace, target.index_version, embedder.fingerprint)
     for start in range(0, len(texts), BATCH_QUERIES):
-        part = texts[start : start + BATCH_QUERIES]
-        vectors = repeat(None, len(part)) if embedder is None else embedder.embed_queries(part)
+        rows = slice(start, start + BATCH_QUERIES)
+        yield from asked.find(texts[rows], allowed[rows])
+
+
+class VersionSearch:
+    """Searches of one version with the same settings; its model is loaded by the first."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        index_version: str,
+        *,
+        mode: SearchMode | None,
+        limit: int,
+        filters: Mapping[str, str],
+    ) -> None:
+        """Say what to search and how; see `search` for the settings.
+
+        Raises:
+            ConfigurationError: A filter or the mode cannot be used.
+            UnknownNameError: There is no such version.
+        """
+        version = workspace.config.index_version(index_version)
+        parse_filters(filters)  # refuses unusable keys before the model is loaded
+        self.index_version = index_version
+        self.is_cold = True
+        """Nothing was searched yet: the first search loads the model."""
+        self._workspace = workspace
+        self._mode: SearchMode = choose_mode(workspace, Target(index_version, None), mode)
+        self._model = version.embedding_model
+        self._limit, self._filters = limit, filters
+
+    def find(self, texts: Sequence[str], accesses: Sequence[Access]) -> list[list[Hit]]:
+        """The best hits of each text for whom it is asked, in one session with the vector store.
+
+        Raises:
+            ConfigurationError: The version cannot answer this mode.
+            IndexVersionError: It was built with another model than the one of that name now.
+        """
         requests = [
-            SearchRequest(chosen, limit, vector, text, filters or {}, access=access)
-            for text, vector, access in zip(
-                part, vectors, allowed[start : start + BATCH_QUERIES], strict=True
-            )
+            SearchRequest(self._mode, self._limit, vector, text, self._filters, access=access)
+            for text, vector, access in zip(texts, self._vectors(texts), accesses, strict=True)
         ]
-        with workspace.vector_store() as store:
-            found = store.search_batch(target.index_version, requests)
-        yield from ([_hit(entry) for entry in hits] for hits in found)
+        with self._workspace.vector_store() as store:
+            found = store.search_batch(self.index_version, requests)
+        self.is_cold = False
+        return [[_hit(entry) for entry in hits] for hits in found]
+
+    def _vectors(self, texts: Sequence[str]) -> Iterable[NDArray[np.float32] | None]:
+        if self._mode == "sparse":
+            return repeat(None, len(texts))
+        embedder = self._workspace.embedder(self._model)
+        if self.is_cold:
+            _check_model(self._workspace, self.index_version, embedder.fingerprint)
+        return embedder.embed_queries(texts)
 
 
 def choose_mode(workspace: Workspace, target: Target, wanted: SearchMode | None) -> SearchMode:
@@ -244,8 +306,12 @@ def _check_model(workspace: Workspace, index_version: str, fingerprint: str) -> 
     check_same_embedding(index_version, existing=existing, fingerprint=fingerprint)
 
 
-def _checked(query: str) -> str:
-    """The query as text that models take: a lone surrogate comes from undecodable arguments."""
+def check_query(query: str) -> str:
+    """The query as text that models take: a lone surrogate comes from undecodable arguments.
+
+    Raises:
+        ConfigurationError: It is empty.
+    """
     text = query.encode("utf-8", "replace").decode().strip()
     if not text:
         raise ConfigurationError(
@@ -269,30 +335,3 @@ def _hit(found: SearchHit) -> Hit:
         metadata=cast("Mapping[str, object]", metadata) if isinstance(metadata, dict) else {},
         tenant=cast("str | None", payload.get(TENANT)),
     )
-
-
-def parse_batch(text: str, *, origin: str) -> list[str]:
-    r"""The queries of JSON lines `{"query": text}`; other keys and blank lines are ignored.
-
-    Raises:
-        ConfigurationError: A line is not of that form, or its query is empty; the message names it.
-    """
-    # Not `splitlines`: JSON strings may hold other line separators than "\n".
-    lines = enumerate(text.split("\n"), start=1)
-    return [_parse_line(line, f"{origin}:{number}") for number, line in lines if line.strip()]
-
-
-def _parse_line(line: str, place: str) -> str:
-    try:
-        entry: object = json.loads(line)
-    except json.JSONDecodeError:
-        entry = None
-    query = cast("dict[str, object]", entry).get("query") if isinstance(entry, dict) else None
-    if not isinstance(query, str) or not query.strip():
-        raise ConfigurationError(
-            key="--batch",
-            value=place,
-            problem="is not a query",
-            fix='Write {"query": "text"}, one a line',
-        )
-    return query

@@ -6,7 +6,7 @@ alias serves what it served when the canary began, so that moving the alias ends
 moment, wherever the run that moves it dies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, cast
@@ -62,9 +62,10 @@ def find_alias_uses(workspace: Workspace, index_version: str) -> list[AliasUse]:
     """
     with workspace.vector_store() as store:
         targets = store.aliases()
+    histories = _by_alias(workspace.tables.read(ALIAS_SWITCHES))
     uses: list[AliasUse] = []
     for alias, target in sorted(targets.items()):
-        events = read_history(workspace.tables, alias)
+        events = histories.get(alias, [])
         canary = find_canary(events, target)
         roles: dict[Role, str | None] = {
             "live": target,
@@ -92,6 +93,18 @@ def find_canary(events: Sequence[AliasSwitch], target: str | None) -> Canary | N
         live_version=target,
         share=last.canary_share or 0.0,
     )
+
+
+def running_canaries(tables: Tables, targets: Mapping[str, str]) -> list[Canary]:
+    """The canaries of all aliases, by alias.
+
+    Args:
+        tables: Where the history is.
+        targets: Where each alias points.
+    """
+    by_alias = _by_alias(tables.read(ALIAS_SWITCHES))
+    found = (find_canary(by_alias.get(name, []), targets[name]) for name in sorted(targets))
+    return [canary for canary in found if canary is not None]
 
 
 def version_before(events: Sequence[AliasSwitch], current: str | None) -> str | None:
@@ -149,6 +162,13 @@ def _after(history: pl.DataFrame, now: datetime) -> datetime:
     """Now, or right after the last event: clocks differ, and the order of events is their time."""
     last = cast("datetime | None", history["switched_at"].max())
     return now if last is None else max(now, last + timedelta(microseconds=1))
+
+
+def _by_alias(rows: pl.DataFrame) -> dict[str, list[AliasSwitch]]:
+    found: dict[str, list[AliasSwitch]] = {}
+    for event in _events(rows):
+        found.setdefault(event.alias, []).append(event)
+    return found
 
 
 def _events(rows: pl.DataFrame) -> list[AliasSwitch]:

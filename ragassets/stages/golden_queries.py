@@ -1,7 +1,7 @@
 """Who judges an index version: which aliases, by which queries, gates, and against which version.
 
-An alias judges the version that it starts at or serves. A version of no alias is a candidate, and
-is judged by the first alias that has golden queries.
+An alias judges the version that it starts at or serves, and its canary. A version of no alias is a
+candidate, and is judged by the first alias that has golden queries.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from ragassets.core.gates import strictest
 from ragassets.core.settings import GatesConfig
 from ragassets.core.tables import Tables
 from ragassets.errors import ConfigurationError
+from ragassets.stages.alias_history import running_canaries
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ def find_judges(
     config = workspace.config
     with workspace.vector_store() as store:
         targets = store.aliases()
+    canaries = {canary.alias: canary.index_version for canary in running_canaries(tables, targets)}
     own = [
         name
         for name, entry in config.aliases.items()
-        if index_version in (entry.live, targets.get(name))
+        if index_version in (entry.live, targets.get(name), canaries.get(name))
     ]
     if alias is not None:
         config.alias(alias)

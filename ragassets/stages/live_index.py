@@ -42,8 +42,7 @@ def move_aliases(
         IndexVersionError: The move is not allowed.
         UnknownNameError: There is no such alias, version or action.
     """
-    for move in _unwritten_moves(workspace, actor=actor):
-        record_event(workspace.tables, move, context)
+    record_unwritten_moves(workspace, context, actor=actor)
     if action == "start":
         return start_aliases(workspace, context, actor=actor)
     switch = plan_move(
@@ -59,6 +58,12 @@ def move_aliases(
         return []
     switch_alias(workspace, switch, context)
     return [switch]
+
+
+def record_unwritten_moves(workspace: Workspace, context: RunContext, *, actor: str) -> None:
+    """Complete the history of aliases whose last move was killed before its record."""
+    for move in _unwritten_moves(workspace, actor=actor):
+        record_event(workspace.tables, move, context)
 
 
 def start_aliases(workspace: Workspace, context: RunContext, *, actor: str) -> list[AliasSwitch]:
@@ -118,14 +123,7 @@ def plan_move(
             )
     if target == current:
         return None
-    forced_over = _check_servable(workspace, target, is_forced=is_forced)
-    if forced_over is not None and not reason.strip():
-        raise ConfigurationError(
-            key="--reason",
-            value=reason,
-            problem=f"must say why {target!r} is served although it {forced_over}",
-            fix="The history of the alias keeps it: --force --reason 'why'",
-        )
+    forced_over = check_servable(workspace, target, reason=reason, is_forced=is_forced)
     return AliasSwitch(alias, current, target, action, reason, actor, forced_over)
 
 
@@ -152,24 +150,39 @@ def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext)
         IndexVersionError: The target is not sealed as it is now, or not up to date.
         ConcurrentWriteError: Somebody else moved the alias meanwhile.
     """
-    _check_servable(workspace, switch.to_version, is_forced=switch.forced_over is not None)
+    is_forced = switch.forced_over is not None
+    check_servable(workspace, switch.to_version, reason=switch.reason, is_forced=is_forced)
     with workspace.vector_store() as store:
         store.switch_alias(switch.alias, switch.to_version, expected=switch.from_version)
     _record(workspace, switch, context)
 
 
-def _check_servable(workspace: Workspace, version: str, *, is_forced: bool) -> str | None:
-    """What speaks against serving a version and was overruled; None where nothing does."""
+def check_servable(
+    workspace: Workspace, version: str, *, reason: str, is_forced: bool
+) -> str | None:
+    """What speaks against serving a version and was overruled; None where nothing does.
+
+    Raises:
+        ConfigurationError: It is forced without a reason.
+        IndexVersionError: It may not be served.
+    """
     unservable = describe_unservable(workspace, version)
     if unservable is None:
         return None
-    if is_forced and unservable.can_be_forced:
-        return unservable.problem
-    raise IndexVersionError(
-        index_version=version,
-        problem=f"{unservable.problem}, so no alias may point at it",
-        fix=unservable.fix,
-    )
+    if not (is_forced and unservable.can_be_forced):
+        raise IndexVersionError(
+            index_version=version,
+            problem=f"{unservable.problem}, so no alias may point at it",
+            fix=unservable.fix,
+        )
+    if not reason.strip():
+        raise ConfigurationError(
+            key="--reason",
+            value=reason,
+            problem=f"must say why {version!r} is served although it {unservable.problem}",
+            fix="The history of the alias keeps it: --force --reason 'why'",
+        )
+    return unservable.problem
 
 
 def _unwritten_moves(workspace: Workspace, *, actor: str) -> list[AliasSwitch]:

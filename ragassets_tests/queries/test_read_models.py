@@ -21,8 +21,9 @@ from ragassets.errors import ConfigurationError, UnknownDocumentError
 from ragassets.queries.documents import candidate_uris, find_document, near_matches
 from ragassets.queries.index_versions import list_index_versions
 from ragassets.queries.json_values import json_value
+from ragassets.queries.questions import parse_batch
 from ragassets.queries.remedies import REMEDIES, remedy
-from ragassets.queries.search import Target, parse_batch, resolve_target, search
+from ragassets.queries.search import Target, resolve_target, search
 from ragassets.queries.status import read_status
 from ragassets.queries.why import explain_document
 from ragassets_tests.small_project import SmallProject, small_project
