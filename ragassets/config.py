@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, cast
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
@@ -36,7 +37,7 @@ from ragassets.core.settings import (
     RetryConfig,
     ValidationConfig,
 )
-from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
+from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig, SensorConfig
 from ragassets.core.store_locations import (
     CAPABILITIES,
     STORE_NAMES,
@@ -77,7 +78,11 @@ class SourceConfig(_Section):
     shards: Annotated[int, Field(ge=1, le=10_000)] = 4
     """Partitions of this source. Dagster recommends at most 100,000 partitions an asset."""
     schedule: str | None = None
-    sensor: bool = False
+    """When a daemon lists the source: five fields of cron."""
+    timezone: str = "UTC"
+    """What `schedule` counts in, such as `Europe/Berlin`."""
+    sensor: bool | SensorConfig = False
+    """Whether a daemon keeps looking for changes."""
     document_type: str | None = None
     languages: LanguageRules = LanguageRules()
     redact: tuple[RedactionKind, ...] = ()
@@ -94,6 +99,22 @@ class SourceConfig(_Section):
     fetch: FetchConfig = FetchConfig()
     store: ObjectStoreConfig = ObjectStoreConfig()
     """Where the object store is, if not where the environment says."""
+
+    @model_validator(mode="after")
+    def _check_timezone(self) -> Self:
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, IsADirectoryError) as error:
+            message = f"timezone: {self.timezone!r} is no time zone such as 'Europe/Berlin'"
+            raise ValueError(message) from error
+        return self
+
+    @property
+    def watching(self) -> SensorConfig | None:
+        """How a daemon looks for changes; None where it does not."""
+        if self.sensor is True:
+            return SensorConfig()
+        return self.sensor or None
 
     @model_validator(mode="after")
     def _refuse_what_is_not_there_yet(self) -> Self:
@@ -467,6 +488,7 @@ _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
     ObjectStoreConfig,
     QdrantConfig,
     RetryConfig,
+    SensorConfig,
     ValidationConfig,
 )
 

@@ -40,6 +40,7 @@ def apply_listing(
     now: datetime,
     max_delete_share: float,
     is_confirmed: bool = False,
+    spared_since: datetime | None = None,
 ) -> Discovery:
     """Fold a listing into the known rows of its source.
 
@@ -51,11 +52,15 @@ def apply_listing(
         now: Time of the listing, UTC.
         max_delete_share: Share of the known, living objects that one listing may remove.
         is_confirmed: Somebody said that the deletions are meant.
+        spared_since: Objects that appeared or changed since then do not count as vanished: the
+            listing took a while, and passed their places before.
     """
     before = {row["document_id"]: row for row in known.iter_rows(named=True)}
     listed = {document_id(source, entry.uri): entry for entry in listing.objects}
     alive = {name for name, row in before.items() if not row["is_deleted"]}
     vanished = alive - listed.keys() if listing.is_complete else set[str]()
+    if spared_since is not None:
+        vanished = {name for name in vanished if before[name]["changed_at"] < spared_since}
     new = listed.keys() - alive
     # What came back under another name with the same ETag was moved; each arrival excuses one.
     left = Counter(str(before[name]["etag"]) for name in vanished)

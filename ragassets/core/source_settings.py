@@ -31,6 +31,15 @@ class FetchConfig(BaseModel):
     time: 512 MiB is far above any document and far below what a machine has."""
 
 
+class SensorConfig(BaseModel):
+    """How a daemon looks for changes of a source by itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    interval_seconds: Annotated[int, Field(ge=5, le=86_400)] = 30
+    """Between two looks. A look at 100,000 objects of S3 is 100 requests."""
+
+
 class ObjectStoreConfig(BaseModel):
     """Where an object store is found, if not where the environment says.
 

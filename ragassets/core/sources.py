@@ -5,9 +5,9 @@ What a listing changes in what we know is `core/discovery.py`'s business.
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -61,6 +61,32 @@ class Source(Protocol):
             SourceUnavailableError: It cannot be read now, or arrived damaged.
             ChangedDuringReadError: It has changed since it was listed.
             OversizedDocumentError: It is larger than the source's limit.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ListingPage:
+    """A piece of a listing that is made in the order of the objects' keys."""
+
+    objects: Sequence[SourceObject]
+    """Those that are wanted."""
+    last_key: str
+    """Of the last object, wanted or not; what comes after it is on the next page."""
+
+
+@runtime_checkable
+class PagedSource(Source, Protocol):
+    """A source that lists in pages and can go on behind any of them."""
+
+    def pages(self, after: str = "") -> Iterator[ListingPage]:
+        """The objects in the order of their keys.
+
+        Args:
+            after: Start behind this key; it need not exist.
+
+        Raises:
+            SourceUnavailableError: The source does not answer, or refuses.
         """
         ...
 

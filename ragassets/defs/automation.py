@@ -6,7 +6,7 @@ once: what failed waits for a change, for `ragassets index build` or for a perso
 """
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -102,13 +102,18 @@ class NoCommandAtWork(dg.AutomationCondition[dg.AssetKey]):
         self, context: dg.AutomationContext[dg.AssetKey]
     ) -> dg.AutomationResult[dg.AssetKey]:
         """Look for a run of a command that is going on, or ended just now."""
-        instance, now = context.asset_graph_view.instance, context.asset_graph_view.effective_dt
-        tags = {COMMAND_TAG: "true"}
-        going_on = RunsFilter(statuses=[DagsterRunStatus.STARTED], tags=tags)
-        just_now = RunsFilter(tags=tags, updated_after=now - COMMAND_PAUSE)
-        is_free = not any(map(instance.get_runs_count, (going_on, just_now)))
-        subset = context.candidate_subset if is_free else context.get_empty_subset()
+        view = context.asset_graph_view
+        is_busy = is_command_at_work(view.instance, view.effective_dt)
+        subset = context.get_empty_subset() if is_busy else context.candidate_subset
         return dg.AutomationResult(context, subset)
+
+
+def is_command_at_work(instance: dg.DagsterInstance, now: datetime) -> bool:
+    """Whether a `ragassets` command has a run that is going on, or ended just now."""
+    tags = {COMMAND_TAG: "true"}
+    going_on = RunsFilter(statuses=[DagsterRunStatus.STARTED], tags=tags)
+    just_now = RunsFilter(tags=tags, updated_after=now - COMMAND_PAUSE)
+    return any(map(instance.get_runs_count, (going_on, just_now)))
 
 
 def keep_versions_current(
@@ -126,6 +131,17 @@ def keep_versions_current(
 def follow_changes() -> _Condition[dg.AssetKey]:
     """Ask when an input changed, whether or not others are missing."""
     return (_asked_for(_inputs_changed()) & _at_rest()).with_label("an input changed")
+
+
+def follow_changes_of_any() -> _Condition[dg.AssetKey]:
+    """Ask when an input changed, even while others are being made.
+
+    For an asset over all shards: under a steady stream of changes some shard is always being made,
+    and waiting for the end of it would be for ever. What changes meanwhile asks again.
+    """
+    return (
+        _asked_for(_inputs_changed()) & ~_Condition.in_progress() & NoCommandAtWork()
+    ).with_label("any input changed")
 
 
 def build_automation_sensor(*assets: str) -> dg.AutomationConditionSensorDefinition:

@@ -24,8 +24,10 @@ from ragassets.defs.checks import most_documents_are_readable
 from ragassets.defs.jobs import build_jobs
 from ragassets.defs.partitions import build_partitions
 from ragassets.defs.resources import WorkspaceResource
+from ragassets.defs.source_sensors import build_source_schedules, build_source_sensors
 
 AUTOMATED = (
+    "unique_documents",
     "chunks",
     "embeddings",
     "indexed_chunks",
@@ -73,7 +75,8 @@ def build_definitions(config: Config) -> dg.Definitions:
             assets=assets,
             asset_checks=[most_documents_are_readable],
             jobs=build_jobs(),
-            sensors=[build_automation_sensor(*AUTOMATED)],
+            sensors=[build_automation_sensor(*AUTOMATED), *build_source_sensors(config)],
+            schedules=build_source_schedules(config),
             resources={"workspace": WorkspaceResource(config)},
             # A run's steps share one process, so that models and parsers load once a run.
             executor=dg.in_process_executor,

@@ -22,7 +22,7 @@ from ragassets.adapters.local_store import MIN_FREE_BYTES
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.parsers.unstructured_office import SPACY_MODELS
 from ragassets.adapters.workspace import Workspace
-from ragassets.config import SourceConfig, find_config_file
+from ragassets.config import find_config_file
 from ragassets.core.asset_tables import SOURCE_OBJECTS
 from ragassets.core.embedding import validate_vectors
 from ragassets.core.evaluation import parse_golden_queries
@@ -38,9 +38,6 @@ BUNDLED_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fa
 LOW_FREE_BYTES = 2 * 1024**3
 
 MIN_PYTHON = (3, 11)
-
-IGNORED_SOURCE_KEYS = ("schedule", "sensor")
-"""Accepted, because the configuration is a contract, but not acted on yet."""
 
 PROBE = "Is anybody there?"
 
@@ -63,7 +60,6 @@ def examine(workspace: Workspace, config_file: str | None) -> Iterator[Check]:
     """All checks, cheap ones first."""
     yield _check_python()
     yield _check_config_file(config_file)
-    yield from _check_ignored_keys(workspace)
     guarded: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("sources", lambda: _check_sources(workspace)),
         ("root", lambda: _check_root(workspace)),
@@ -102,19 +98,6 @@ def _check_config_file(config_file: str | None) -> Check:
             "configuration", "warn", "built-in defaults", "`ragassets init` writes a file to edit"
         )
     return Check("configuration", "ok", str(file))
-
-
-def _check_ignored_keys(workspace: Workspace) -> Iterator[Check]:
-    defaults = SourceConfig.model_fields
-    for name, source in workspace.config.sources.items():
-        for key in IGNORED_SOURCE_KEYS:
-            if getattr(source, key) != defaults[key].default:
-                yield Check(
-                    f"sources.{name}.{key}",
-                    "warn",
-                    str(getattr(source, key)),
-                    "Accepted, but nothing acts on it yet: start `ragassets ingest` by cron",
-                )
 
 
 def _check_sources(workspace: Workspace) -> Iterator[Check]:

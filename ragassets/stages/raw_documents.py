@@ -10,11 +10,11 @@ import polars as pl
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import PARSED_DOCUMENTS, RAW_DOCUMENTS, SOURCE_OBJECTS
-from ragassets.core.fingerprints import content_hash, fingerprint, stable_hash
+from ragassets.core.fingerprints import content_hash, data_version, fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.sources import SourceObject
-from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
+from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import MissingRawBytesError
@@ -35,7 +35,7 @@ def update_raw_documents(
     tables = PinnedTables(workspace.tables, RAW_DOCUMENTS.outputs)
     _restore_lost_bytes(workspace, tables, shards)
     objects = tables.read(SOURCE_OBJECTS, partitions_of(shards), where=~pl.col("is_deleted"))
-    inputs = with_input_hash(objects, FINGERPRINT, "uri", "etag")
+    inputs = _with_hash(objects)
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
         wanted = objects.filter(pl.col("document_id").is_in(keys)).sort("document_id")
@@ -51,6 +51,39 @@ def update_raw_documents(
         tables=tables,
         context=context,
     )
+
+
+def shards_behind(workspace: Workspace, shards: Sequence[str]) -> dict[str, str]:
+    """Shards whose `raw_documents` are not what their source holds, to a hash of what that is.
+
+    What failed on the state of now does not count: it is tried again when it is due.
+    """
+    tables, partitions = workspace.tables, partitions_of(shards)
+    known = tables.read(
+        SOURCE_OBJECTS,
+        partitions,
+        columns=["document_id", SHARD, "uri", "etag", "is_deleted", "changed_at"],
+    )
+    wanted = _with_hash(known.filter(~pl.col("is_deleted")))
+    places = ["document_id", SHARD, "input_hash"]
+    rows = tables.read(RAW_DOCUMENTS.outputs, partitions, columns=[*places, "failed_input_hash"])
+    failed = rows.drop("input_hash").rename({"failed_input_hash": "input_hash"})
+    settled = pl.concat([rows.select(places), failed.select(places)])
+    missing = wanted.join(settled, on=places, how="anti")
+    superfluous = rows.join(wanted, on=["document_id", SHARD], how="anti")
+    behind = {str(shard) for frame in (missing, superfluous) for shard in frame[SHARD].unique()}
+    return {
+        # With the time: a state that comes back is a new reason to look.
+        shard: data_version(
+            (row["document_id"], f"{row['etag']} {row['changed_at']}")
+            for row in known.filter(pl.col(SHARD) == shard).iter_rows(named=True)
+        )
+        for shard in sorted(behind)
+    }
+
+
+def _with_hash(objects: pl.DataFrame) -> pl.DataFrame:
+    return with_input_hash(objects, FINGERPRINT, "uri", "etag")
 
 
 def _fetch(workspace: Workspace, row: Row) -> tuple[str, list[Row] | Failure]:

@@ -12,6 +12,7 @@ from ragassets.core.discovery import Discovery, apply_listing
 from ragassets.core.fingerprints import data_version
 from ragassets.core.sources import Listing
 from ragassets.core.stages import SHARD
+from ragassets.core.tables import Snapshot
 from ragassets.errors import ConfigurationError, SourceUnavailableError
 from ragassets.stages.inputs import partitions_of
 from ragassets.stages.retired_shards import forget_source
@@ -28,6 +29,8 @@ class SourceDiscovery:
     n_removed: int
     data_versions: dict[str, str]
     """Of every shard of the source."""
+    changed_shards: tuple[str, ...] = ()
+    """Those whose rows this listing changed."""
     problem: str = ""
     """What needs attention: an unreachable source, an incomplete listing, refused deletions."""
 
@@ -56,10 +59,42 @@ def discover(
 def _discover(
     workspace: Workspace, name: str, now: datetime, *, is_confirmed: bool
 ) -> SourceDiscovery:
-    source = workspace.config.source(name)
+    # Read before the listing: what somebody else writes meanwhile makes the commit fail.
     snapshot = workspace.tables.snapshot(SOURCE_OBJECTS)
     known = workspace.tables.read_at(snapshot, where=pl.col("source") == name)
     listing = _list(workspace, name, is_known=known.height > 0)
+    return record_listing(
+        workspace, name, listing, snapshot, known, now=now, is_confirmed=is_confirmed
+    )
+
+
+def record_listing(
+    workspace: Workspace,
+    name: str,
+    listing: Listing,
+    snapshot: Snapshot,
+    known: pl.DataFrame,
+    *,
+    now: datetime,
+    is_confirmed: bool = False,
+    spared_since: datetime | None = None,
+) -> SourceDiscovery:
+    """Write what a listing changes.
+
+    Args:
+        workspace: Where to write.
+        name: The source.
+        listing: What it said.
+        snapshot: Of `SOURCE_OBJECTS`, before the listing began.
+        known: The source's rows in it.
+        now: Time of the listing, UTC.
+        is_confirmed: Its deletions are meant, however many.
+        spared_since: See `apply_listing`.
+
+    Raises:
+        ConcurrentWriteError: Somebody else wrote the source's rows since the snapshot.
+    """
+    source = workspace.config.source(name)
     found = apply_listing(
         known,
         listing,
@@ -68,6 +103,7 @@ def _discover(
         now=now,
         max_delete_share=source.max_delete_share,
         is_confirmed=is_confirmed,
+        spared_since=spared_since,
     )
     before, after = _versions(known), _versions(found.rows)
     shards = sorted(set(workspace.config.source_shards(name)) | before.keys())
@@ -87,6 +123,7 @@ def _discover(
             shard: after.get(shard, data_version([]))
             for shard in workspace.config.source_shards(name)
         },
+        changed_shards=tuple(moved),
         problem=problem,
     )
 

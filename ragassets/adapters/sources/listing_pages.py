@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from ragassets.core.sources import Listing, SourceObject
+from ragassets.core.sources import Listing, ListingPage, SourceObject
 from ragassets.errors import SourceUnavailableError
 
 
-def gather_pages(pages: Iterable[list[SourceObject]]) -> Listing:
+def gather_pages(pages: Iterable[ListingPage]) -> Listing:
     """All objects of the pages; incomplete where they broke off.
 
     Raises:
@@ -15,7 +15,7 @@ def gather_pages(pages: Iterable[list[SourceObject]]) -> Listing:
     objects: list[SourceObject] = []
     try:
         for page in pages:
-            objects += page
+            objects += page.objects
     except SourceUnavailableError as error:
         if not objects:
             raise

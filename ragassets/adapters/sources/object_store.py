@@ -23,7 +23,7 @@ from ragassets.adapters.sources.integrity import check_length, check_size
 from ragassets.adapters.sources.listing_pages import gather_pages
 from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
-from ragassets.core.sources import Listing, SourceObject
+from ragassets.core.sources import Listing, ListingPage, SourceObject
 from ragassets.errors import (
     ChangedDuringReadError,
     ObjectGoneError,
@@ -89,15 +89,8 @@ class ObjectStoreSource:
         """
         return gather_pages(self.pages())
 
-    def pages(self, after: str = "") -> Iterator[list[SourceObject]]:
-        """The wanted objects, a page at a time, in the order of their keys.
-
-        Args:
-            after: Start behind this key.
-
-        Raises:
-            SourceUnavailableError: The store does not answer, or refuses.
-        """
+    def pages(self, after: str = "") -> Iterator[ListingPage]:
+        """See `PagedSource`."""
         is_empty = True
         with self._translated_errors(self._uri):
             listed = self._store.list(
@@ -105,9 +98,10 @@ class ObjectStoreSource:
             )
             for page in listed:
                 is_empty = False
-                yield [self._described(meta) for meta in page if self._is_wanted(meta)]
+                wanted = [self._described(meta) for meta in page if self._is_wanted(meta)]
+                yield ListingPage(wanted, page[-1]["path"])
         if is_empty and self._root and not after:
-            yield self._single_object()
+            yield ListingPage(self._single_object(), self._root)
 
     def fetch(self, wanted: SourceObject) -> bytes:
         """The bytes of the state that was listed.

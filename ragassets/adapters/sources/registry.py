@@ -7,11 +7,11 @@ from types import MappingProxyType
 from ragassets.adapters.sources.local_folder import LocalFolder
 from ragassets.adapters.sources.object_store import ObjectStoreSource
 from ragassets.adapters.sources.patience import Patience
-from ragassets.adapters.sources.reliable_source import ReliableSource
+from ragassets.adapters.sources.reliable_source import ReliablePagedSource, ReliableSource
 from ragassets.adapters.sources.s3_bucket import S3Bucket
 from ragassets.config import SourceConfig
 from ragassets.core.retries import ONE_TRY
-from ragassets.core.sources import Source
+from ragassets.core.sources import PagedSource, Source
 
 OBJECT_STORES: Mapping[str, type[S3Bucket | ObjectStoreSource]] = MappingProxyType(
     {"s3": S3Bucket, "gs": ObjectStoreSource, "az": ObjectStoreSource}
@@ -20,14 +20,13 @@ OBJECT_STORES: Mapping[str, type[S3Bucket | ObjectStoreSource]] = MappingProxyTy
 
 def open_source(config: SourceConfig) -> Source:
     """The source of one entry of `sources`; nothing is read or sent yet."""
-    return ReliableSource(
-        _open(config),
-        base_uri(config.uri),
-        {base_uri(uri): _open(config.at(uri)) for uri in config.mirrors},
-        fetching=config.fetch,
-        # A local file that cannot be read now cannot be read in a second either.
-        patience=Patience(ONE_TRY if config.scheme == "file" else config.fetch.retry),
-    )
+    source, base = _open(config), base_uri(config.uri)
+    mirrors = {base_uri(uri): _open(config.at(uri)) for uri in config.mirrors}
+    # A local file that cannot be read now cannot be read in a second either.
+    patience = Patience(ONE_TRY if config.scheme == "file" else config.fetch.retry)
+    if isinstance(source, PagedSource):
+        return ReliablePagedSource(source, base, mirrors, fetching=config.fetch, patience=patience)
+    return ReliableSource(source, base, mirrors, fetching=config.fetch, patience=patience)
 
 
 def base_uri(uri: str) -> str:

@@ -1,12 +1,19 @@
 """Any source, with several tries of each object and mirrors to turn to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ragassets.adapters.sources.integrity import check_length, check_md5, check_size
 from ragassets.adapters.sources.patience import Patience
 from ragassets.core.source_settings import FetchConfig
-from ragassets.core.sources import Listing, Source, SourceObject, md5_of_etag
+from ragassets.core.sources import (
+    Listing,
+    ListingPage,
+    PagedSource,
+    Source,
+    SourceObject,
+    md5_of_etag,
+)
 from ragassets.errors import SourceUnavailableError
 
 
@@ -74,3 +81,24 @@ class ReliableSource:
             raise error
         detail = "; ".join([error.detail, *problems])
         raise SourceUnavailableError(service=error.service, detail=detail, fix=error.fix) from error
+
+
+class ReliablePagedSource(ReliableSource):
+    """The same of a source that lists in pages."""
+
+    def __init__(
+        self,
+        source: PagedSource,
+        base_uri: str,
+        mirrors: Mapping[str, Source],
+        *,
+        fetching: FetchConfig,
+        patience: Patience,
+    ) -> None:
+        """See `ReliableSource`."""
+        super().__init__(source, base_uri, mirrors, fetching=fetching, patience=patience)
+        self._paged = source
+
+    def pages(self, after: str = "") -> Iterator[ListingPage]:
+        """See `PagedSource`."""
+        return self._paged.pages(after)

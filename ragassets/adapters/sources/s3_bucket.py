@@ -16,7 +16,7 @@ from ragassets.adapters.sources.listing_pages import gather_pages
 from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.adapters.sources.patience import Patience
 from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
-from ragassets.core.sources import Listing, SourceObject, md5_of_etag
+from ragassets.core.sources import Listing, ListingPage, SourceObject, md5_of_etag
 from ragassets.errors import (
     ChangedDuringReadError,
     ObjectGoneError,
@@ -108,25 +108,19 @@ class S3Bucket:
         """
         return gather_pages(self.pages())
 
-    def pages(self, after: str = "") -> Iterator[list[SourceObject]]:
-        """The wanted objects in the order of their keys, a page of the store at a time.
-
-        Args:
-            after: Start behind this key; it need not exist.
-
-        Raises:
-            SourceUnavailableError: The store does not answer, or refuses.
-        """
+    def pages(self, after: str = "") -> Iterator[ListingPage]:
+        """See `PagedSource`; a page is one answer of the store."""
         is_first, is_last = not after, False
         while not is_last:
             answer = self._patience.with_retries(partial(self._page, after))
             entries: Sequence[Answer] = answer.get("Contents", [])
             is_last = not answer["IsTruncated"]
             if is_first and not entries and self._root:
-                yield self._patience.with_retries(self._single_object)
-            yield [self._described(entry) for entry in entries if self._is_wanted(entry)]
+                yield ListingPage(self._patience.with_retries(self._single_object), self._root)
             # By the last key rather than the store's token, which a long pause outlives.
             is_first, after = False, str(entries[-1]["Key"]) if entries else after
+            wanted = [self._described(entry) for entry in entries if self._is_wanted(entry)]
+            yield ListingPage(wanted, after)
 
     def fetch(self, wanted: SourceObject) -> bytes:
         """The bytes of the state that was listed, checked by the checksum that the store has.

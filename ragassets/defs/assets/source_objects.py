@@ -65,13 +65,14 @@ def build_source_objects(partitions: Partitions, config: Config) -> dg.AssetsDef
                 if source.problem:
                     context.log.error("%s: %s", source.source, source.problem)
                 for shard, version in source.data_versions.items():
-                    log_observation(context, NAME, shard, version, _shown(source))
+                    log_observation(context, NAME, shard, version, shown_discovery(source))
         return dg.ObserveResult(metadata=dict(LOGGED_BY_STEP))
 
     return source_objects
 
 
-def _shown(source: "SourceDiscovery") -> Metadata:
+def shown_discovery(source: "SourceDiscovery") -> Metadata:
+    """What the UI shows of how a source was discovered."""
     return {
         "source": source.source,
         "n_objects_of_source": source.n_objects,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from ragassets.defs.assets.stage_asset import build_stage_asset
+from ragassets.defs.automation import follow_changes_of_any
 from ragassets.defs.partitions import Partitions
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def build_unique_documents(partitions: Partitions) -> dg.AssetsDefinition:
             dg.AssetDep("_document_signatures", partition_mapping=dg.AllPartitionMapping()),
         ],
         update=_update,
+        automation_condition=follow_changes_of_any(),
         backfill_policy=dg.BackfillPolicy.single_run(),
         # One look at all signatures decides for all shards.
         shards_at_once=None,

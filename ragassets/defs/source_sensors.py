@@ -1,0 +1,250 @@
+"""What makes documents arrive by themselves: sensors and schedules of the sources.
+
+A source with `sensor: true` has a sensor that lists it, a source with a `schedule` has a schedule
+that does. Both only record what the source holds. One more sensor asks for the shards whose
+documents are not what the sources hold, whoever recorded it: so a crash between the two loses
+nothing. What follows on the documents is `automation.py`'s business.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from ragassets.config import Config, SourceConfig
+from ragassets.core.source_settings import SensorConfig
+from ragassets.defs import jobs
+from ragassets.defs.assets.source_objects import NAME as SOURCE_OBJECTS
+from ragassets.defs.assets.source_objects import SOURCES_TAG, shown_discovery
+from ragassets.defs.automation import is_command_at_work
+from ragassets.defs.events import DATA_VERSION_TAG
+from ragassets.defs.resources import WorkspaceResource, now
+from ragassets.errors import ConcurrentWriteError, ConfigurationError
+
+if TYPE_CHECKING:
+    from ragassets.stages.source_objects import SourceDiscovery
+
+PROCESS_SENSOR = "process_changed_documents"
+
+PROCESS_SECONDS = 15
+"""Between two looks at the tables; over 100,000 documents one takes half a second."""
+
+MAX_RUNS_PER_TICK = 25
+"""A burst over a thousand shards is asked for in portions, so that what a person starts meanwhile
+is not behind all of it in the queue."""
+
+MAX_TRIES = 5
+FIRST_RETRY = timedelta(minutes=1)
+"""A run that failed as a whole is asked for again after 1, 4, 16 and 64 minutes; then it waits for
+a change of its shard, or a person."""
+
+RUN_TAGS = {
+    # After what a command or a person starts, before builds of index versions.
+    "dagster/priority": "-1"
+}
+
+UNFINISHED = frozenset(
+    {
+        DagsterRunStatus.QUEUED,
+        DagsterRunStatus.NOT_STARTED,
+        DagsterRunStatus.STARTING,
+        DagsterRunStatus.STARTED,
+        DagsterRunStatus.CANCELING,
+    }
+)
+
+
+def build_source_sensors(config: Config) -> list[dg.SensorDefinition]:
+    """One for every watched source, and the one that asks for changed shards."""
+    watched = {
+        name: watching
+        for name, source in config.sources.items()
+        if (watching := source.watching) is not None
+    }
+    sensors = [_watch(name, watching) for name, watching in watched.items()]
+    return [*sensors, _process_changes(config)]
+
+
+def build_source_schedules(config: Config) -> list[dg.ScheduleDefinition]:
+    """One for every source that has a schedule.
+
+    Raises:
+        ConfigurationError: A schedule is no cron expression.
+    """
+    return [
+        _schedule(name, source)
+        for name, source in config.sources.items()
+        if source.schedule is not None
+    ]
+
+
+def _watch(name: str, watching: SensorConfig) -> dg.SensorDefinition:
+    @dg.sensor(  # pyright: ignore[reportUnknownMemberType] - an untyped PathLike
+        name=f"watch_{_identifier(name)}",
+        asset_selection=[SOURCE_OBJECTS],
+        minimum_interval_seconds=watching.interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Lists the source {name!r} and records what is new, changed or gone.",
+    )
+    def watch(
+        context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[WorkspaceResource]
+    ) -> dg.SensorResult:
+        from ragassets.stages.source_watch import WatchCursor, look
+
+        before = WatchCursor.parse(context.cursor)
+        try:
+            found, after = look(workspace.workspace, name, before, now=now())
+        except ConcurrentWriteError as error:
+            return dg.SensorResult(skip_reason=f"The next look goes on from here: {error}")
+        if found.problem:
+            context.log.error("%s: %s", name, found.problem)
+        return dg.SensorResult(
+            skip_reason=_said(found, is_whole=not after.pass_id),
+            cursor=after.dump(),
+            asset_events=list(_observations(found)),
+        )
+
+    return watch
+
+
+def _said(found: "SourceDiscovery", *, is_whole: bool) -> str:
+    counts = f"{found.n_new} new, {found.n_changed} changed, {found.n_removed} gone"
+    problem = f"; {found.problem}" if found.problem else ""
+    return f"{counts}{'' if is_whole else '; the listing goes on in the next tick'}{problem}"
+
+
+def _observations(found: "SourceDiscovery") -> Iterator[dg.AssetObservation]:
+    for shard in found.changed_shards:
+        yield dg.AssetObservation(
+            SOURCE_OBJECTS,
+            partition=shard,
+            metadata=dict(shown_discovery(found)),
+            tags={DATA_VERSION_TAG: found.data_versions[shard]},
+        )
+
+
+def _process_changes(config: Config) -> dg.SensorDefinition:
+    @dg.sensor(  # pyright: ignore[reportUnknownMemberType] - an untyped PathLike
+        name=PROCESS_SENSOR,
+        job_name=jobs.PROCESS_DOCUMENTS,
+        minimum_interval_seconds=PROCESS_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for the shards whose documents are not what their source holds: one run"
+        f" each, at most {MAX_RUNS_PER_TICK} a tick.",
+    )
+    def process_changed_documents(
+        context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[WorkspaceResource]
+    ) -> dg.SensorResult:
+        from ragassets.stages.raw_documents import shards_behind
+
+        if is_command_at_work(context.instance, now()):
+            return dg.SensorResult(skip_reason="a command is at work")
+        behind = shards_behind(workspace.workspace, config.source_shards())
+        if not behind:
+            return dg.SensorResult(skip_reason="everything is as its source holds it", cursor="")
+        asked = _read_cursor(context.cursor)
+        wanted = _due(context.instance, behind, asked, now())
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(
+                    partition_key=shard,
+                    run_key=request.run_key(shard),
+                    tags=RUN_TAGS,
+                )
+                for shard, request in wanted.items()
+            ],
+            skip_reason=None if wanted else f"{len(behind)} shards are being processed",
+            cursor=_write_cursor({**asked, **wanted}, behind),
+        )
+
+    return process_changed_documents
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What was asked for one shard."""
+
+    version: str
+    """Of what its source held."""
+    n_tries: int
+
+    def run_key(self, shard: str) -> str:
+        """Names the request: the same one twice makes one run."""
+        return f"{shard} {self.version} {self.n_tries}"
+
+
+def _due(
+    instance: dg.DagsterInstance,
+    behind: Mapping[str, str],
+    asked: Mapping[str, _Request],
+    moment: datetime,
+) -> dict[str, _Request]:
+    """The shards to ask for now."""
+    wanted: dict[str, _Request] = {}
+    for shard, version in behind.items():
+        before = asked.get(shard)
+        if before is None or before.version != version:
+            wanted[shard] = _Request(version, 1)
+        elif _has_failed(instance, before.run_key(shard), before.n_tries, moment):
+            wanted[shard] = _Request(version, before.n_tries + 1)
+        if len(wanted) == MAX_RUNS_PER_TICK:
+            break
+    return wanted
+
+
+def _has_failed(instance: dg.DagsterInstance, run_key: str, n_tries: int, moment: datetime) -> bool:
+    """Whether a request's run ended, its shard is behind nevertheless, and its time has come."""
+    records = instance.get_run_records(RunsFilter(tags={"dagster/run_key": run_key}), limit=1)
+    if not records or n_tries >= MAX_TRIES:
+        return False
+    (record,) = records
+    if record.dagster_run.status in UNFINISHED:
+        return False
+    return moment - record.update_timestamp >= FIRST_RETRY * 4 ** (n_tries - 1)
+
+
+def _read_cursor(text: str | None) -> dict[str, _Request]:
+    try:
+        return {shard: _Request(*request) for shard, request in json.loads(text or "{}").items()}
+    except (ValueError, TypeError, AttributeError):
+        # Asked for once more: the engine finds nothing to do where it was done.
+        return {}
+
+
+def _write_cursor(asked: Mapping[str, _Request], behind: Mapping[str, str]) -> str:
+    return json.dumps(
+        {
+            shard: [request.version, request.n_tries]
+            for shard, request in asked.items()
+            if shard in behind
+        }
+    )
+
+
+def _schedule(name: str, source: SourceConfig) -> dg.ScheduleDefinition:
+    try:
+        return dg.ScheduleDefinition(
+            name=f"list_{_identifier(name)}",
+            job_name=jobs.OBSERVE_SOURCES,
+            cron_schedule=str(source.schedule),
+            execution_timezone=source.timezone,
+            tags={SOURCES_TAG: name},
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=f"Lists the source {name!r} from beginning to end.",
+        )
+    except dg.DagsterInvalidDefinitionError as error:
+        raise ConfigurationError(
+            key=f"sources.{name}.schedule",
+            value=source.schedule,
+            problem="is no cron expression of five fields",
+            fix="Write one such as '0 * * * *', which is every hour",
+        ) from error
+
+
+def _identifier(name: str) -> str:
+    """A name as Dagster takes it for a sensor or schedule."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
