@@ -16,7 +16,7 @@ from ragassets.config import Config
 
 SENSOR = "keep_index_versions"
 
-TICK_SECONDS = 30
+TICK_SECONDS = 10
 """An idle tick over 1,024 shards takes half a second."""
 
 BACKFILL_TAG = "ragassets/backfill"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROCESS_SENSOR = "process_changed_documents"
 
-PROCESS_SECONDS = 15
+PROCESS_SECONDS = 10
 """Between two looks at the tables; over 100,000 documents one takes half a second."""
 
 MAX_RUNS_PER_TICK = 25
