@@ -52,13 +52,16 @@ REQUIREMENTS = [
     "wcmatch>=10",
 ]
 
+CHROMA = ["chromadb>=1.5,<2"]
 FAISS = ["faiss-cpu>=1.15,<2"]
 POSTGRES = ["psycopg[binary]>=3.2"]
 
 EXTRAS = {
+    "chroma": CHROMA,
     "faiss": FAISS,
     "postgres": POSTGRES,
     "dev": [
+        *CHROMA,
         *FAISS,
         *POSTGRES,
         "hypothesis>=6.150",

@@ -26,6 +26,7 @@ from pydantic import (
 
 from ragassets.core.indexing import CollectionConfig, check_supported
 from ragassets.core.settings import (
+    ChromaConfig,
     ChunkingConfig,
     CircuitBreakerConfig,
     CleaningConfig,
@@ -42,8 +43,8 @@ from ragassets.core.store_locations import (
     CAPABILITIES,
     STORE_NAMES,
     StoreKind,
-    local_location,
     parse_location,
+    with_path,
 )
 from ragassets.errors import ConfigurationError, UnknownNameError
 
@@ -221,6 +222,8 @@ class Config(_Section):
     that cannot be reached."""
     qdrant: QdrantConfig = QdrantConfig()
     """Where `vector_store` is the URL of a Qdrant server."""
+    chroma: ChromaConfig = ChromaConfig()
+    """Where `vector_store` is the address of a Chroma server."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Processes that parse and clean in parallel; the number of cores where it is not given."""
     sources: Mapping[Name, SourceConfig] = Field(
@@ -478,6 +481,7 @@ def _unknown_key(location: tuple[str | int, ...], value: object) -> Configuratio
 
 
 _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
+    ChromaConfig,
     ChunkingConfig,
     CircuitBreakerConfig,
     CleaningConfig,
@@ -519,13 +523,16 @@ def _resolve(config: Config) -> Config:
         )
         for name, alias in config.aliases.items()
     }
-    store = parse_location(config.vector_store or f"{beside}/qdrant")
-    where = store.where if "://" in store.where else _absolute(store.where, folder)
+    location = config.vector_store or f"{beside}/qdrant"
+    store = parse_location(location)
+    is_remote = "://" in store.where
     return config.model_copy(
         update={
             "root": root,
             "catalog": _absolute_sqlite(config.catalog or f"sqlite:///{beside}/catalog.db", folder),
-            "vector_store": local_location(store.kind, where),
+            "vector_store": location
+            if is_remote
+            else with_path(location, _absolute(store.where, folder)),
             "index_versions": {
                 name: _supported(name, version, config, store.kind)
                 for name, version in config.index_versions.items()

@@ -463,10 +463,15 @@ EFFECTS: tuple[tuple[str, str], ...] = (
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "upsert"),
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "delete"),
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "switch_alias"),
-    ("ragassets.adapters.faiss_store.FaissStore", "ensure_collection"),
-    ("ragassets.adapters.faiss_store.FaissStore", "upsert"),
-    ("ragassets.adapters.faiss_store.FaissStore", "delete"),
-    ("ragassets.adapters.faiss_store.FaissStore", "switch_alias"),
+    *(
+        (f"ragassets.adapters.{store}", effect)
+        for store in (
+            "faiss_store.FaissStore",
+            "chroma_store.ChromaStore",
+            "chroma_server_store.ChromaServerStore",
+        )
+        for effect in ("ensure_collection", "upsert", "delete", "switch_alias")
+    ),
     ("ragassets.adapters.catalog.Catalog", "replace_documents"),
 )
 """Every function that changes something outside the process."""

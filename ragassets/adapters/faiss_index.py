@@ -168,18 +168,6 @@ def unit_vectors(vectors: NDArray[np.float32], distance: Distance) -> NDArray[np
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def score(vector: NDArray[np.float32], query: NDArray[np.float32], distance: Distance) -> float:
-    """Return how near two vectors are, higher is better; euclidean distances are negative."""
-    one, other = vector.astype(np.float64), query.astype(np.float64)
-    match distance:
-        case "cosine":
-            return float((one * other).sum() / np.sqrt((one * one).sum() * (other * other).sum()))
-        case "dot":
-            return float((one * other).sum())
-        case "euclid":
-            return -float(np.sqrt(((one - other) ** 2).sum()))
-
-
 def _search(index: Any, query: NDArray[np.float32], limit: int, parameters: Any) -> list[int]:
     if index.ntotal == 0:
         return []

@@ -11,6 +11,8 @@ two cannot contradict each other, whenever a process dies.
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ragassets.adapters.faiss_index import (
     EXACT_SEARCH_POINTS,
     FaissIndex,
@@ -18,7 +20,6 @@ from ragassets.adapters.faiss_index import (
     is_behind,
     load_graph,
     save_graph,
-    score,
 )
 from ragassets.adapters.local_store import MIN_FREE_BYTES, LocalStore
 from ragassets.adapters.point_rows import PointRows
@@ -32,6 +33,7 @@ from ragassets.core.indexing import (
 )
 from ragassets.core.searching import SearchHit, SearchRequest
 from ragassets.core.store_locations import CAPABILITIES, STORE_NAMES
+from ragassets.core.vector_scores import score_vectors
 
 DATABASE, GRAPH = "points.db", "graph.faiss"
 
@@ -131,9 +133,12 @@ class FaissStore(LocalStore):
         found = self._index(name).nearest(
             vector, request.limit, allowed=allowed, exact=request.exact
         )
+        rows = points.read(found)
+        vectors = np.array([row.vector for row in rows], np.float32).reshape(-1, config.dim)
+        scores = score_vectors(vectors, vector, config.distance)
         hits = [
-            SearchHit(row.point_id, score(row.vector, vector, config.distance), row.payload)
-            for row in points.read(found)
+            SearchHit(row.point_id, score, row.payload)
+            for row, score in zip(rows, scores, strict=True)
         ]
         return sorted(hits, key=lambda hit: (-hit.score, hit.point_id))[: request.limit]
 

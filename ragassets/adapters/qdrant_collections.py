@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ragassets.adapters.point_encoding import INDEXED_FIELDS
-from ragassets.adapters.qdrant_connection import QdrantConnection, sleep_until
+from ragassets.adapters.qdrant_connection import QdrantConnection
+from ragassets.adapters.service_calls import sleep_until
 from ragassets.core.access import TENANT
 from ragassets.core.indexing import (
     DENSE_VECTOR,

@@ -5,15 +5,18 @@ the time is up: lost connections, time-outs, 429 and 502 to 504. Everything that
 sent twice: upserts and deletions name their points, creations and alias moves are looked up.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay
-
+from ragassets.adapters.service_calls import (
+    DETAIL_CHARS,
+    RETRIED_STATUSES,
+    Failure,
+    call_patiently,
+    refuse_password,
+)
 from ragassets.core.settings import QdrantConfig
 from ragassets.errors import (
     ConfigurationError,
@@ -28,14 +31,6 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 Answer = TypeVar("Answer")
-
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 10.0
-
-REFUSED_SECONDS = 10.0
-"""A server that restarts refuses connections for seconds; one that was never there does for ever,
-and whoever mistyped its address should not wait a minute to be told."""
-
-RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
 
 GRPC_STATUSES: Mapping[str, int] = {
     "INVALID_ARGUMENT": 400,
@@ -64,19 +59,6 @@ GRPC_OPTIONS = {
 }
 """gRPC fails at once while it waits to connect again: a minute and more by its own choice."""
 
-DETAIL_CHARS = 300
-
-
-class Failure(NamedTuple):
-    """What a client error says."""
-
-    status: int | None
-    """HTTP status; None where nothing was answered."""
-    detail: str
-    is_transient: bool
-    retry_after_seconds: float = 0.0
-    is_refused: bool = False
-
 
 class QdrantConnection:
     """Calls to one server; cheap to make, because the process keeps the client."""
@@ -92,14 +74,7 @@ class QdrantConnection:
         Raises:
             ConfigurationError: the URL holds a password.
         """
-        parts = urlsplit(url)
-        if parts.username or parts.password:
-            raise ConfigurationError(
-                key="vector_store",
-                value=f"{parts.scheme}://…@{parts.hostname}",
-                problem="holds a name or password",
-                fix="Put the key into qdrant.api_key, as ${QDRANT_API_KEY}",
-            )
+        refuse_password(url, key="qdrant.api_key", variable="QDRANT_API_KEY")
         self.url = url.rstrip("/")
         self.settings = settings
         self._timeout_seconds = timeout_seconds
@@ -128,14 +103,8 @@ class QdrantConnection:
         patience = self._timeout_seconds
         if timeout_seconds is not None:
             patience = min(patience, timeout_seconds)
-        retrying = Retrying(
-            retry=retry_if_exception(_may_pass),
-            stop=partial(_is_over, limit_seconds=patience),
-            wait=_wait_seconds,
-            reraise=True,
-        )
         try:
-            return retrying(send, self._client())
+            return call_patiently(send, self._client(), read_failure, patience_seconds=patience)
         except RagAssetsError:
             raise
         except Exception as error:  # the client raises nothing narrower; what is not its stays
@@ -247,37 +216,6 @@ def _read_transport_failure(source: BaseException) -> Failure:
     )
 
 
-def _may_pass(error: BaseException) -> bool:
-    failure = read_failure(error)
-    return failure is not None and failure.is_transient
-
-
-def _is_over(state: RetryCallState, limit_seconds: float) -> bool:
-    """Whether the time for all attempts is up."""
-    failure = _failure_of(state)
-    if failure is not None and failure.is_refused:
-        limit_seconds = min(limit_seconds, REFUSED_SECONDS)
-    return stop_before_delay(limit_seconds)(state)
-
-
-def _wait_seconds(state: RetryCallState) -> float:
-    """Twice as long each time with half of it by chance, or as long as the server says.
-
-    Source: https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
-    """
-    import random
-
-    failure = _failure_of(state)
-    asked = failure.retry_after_seconds if failure is not None else 0.0
-    longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (state.attempt_number - 1))
-    return max(asked, longest * random.uniform(0.5, 1))  # noqa: S311 - spreads load, no secret
-
-
-def _failure_of(state: RetryCallState) -> Failure | None:
-    error = state.outcome.exception() if state.outcome is not None else None
-    return read_failure(error) if error is not None else None
-
-
 @lru_cache(maxsize=8)
 def _shared_client(
     url: str, grpc_port: int, prefer_grpc: bool, api_key: str | None, timeout_seconds: int
@@ -299,15 +237,3 @@ def _shared_client(
             pool_size=1,
             check_compatibility=False,
         )
-
-
-def sleep_until(is_done: Callable[[], bool], *, timeout_seconds: float) -> bool:
-    """Ask until the answer is yes or the time is up; return the last answer."""
-    deadline = time.monotonic() + timeout_seconds
-    wait = 0.05
-    while not is_done():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(wait)
-        wait = min(1.0, 1.5 * wait)
-    return True

@@ -16,10 +16,11 @@ from ragassets.adapters.landing_zone import LandingZone
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.sources.registry import open_source
 from ragassets.adapters.store_lock import StoreLock
+from ragassets.adapters.table_aliases import TableAliases
 from ragassets.adapters.tables import DeltaTables
 from ragassets.adapters.tokenizers import load_tokenizer
 from ragassets.adapters.vector_ledger import VectorLedger
-from ragassets.adapters.vector_store import open_vector_store
+from ragassets.adapters.vector_store import StoreSettings, open_vector_store
 from ragassets.config import Config
 from ragassets.core.chunk_tokens import Tokenizer
 from ragassets.core.embedding import Embedder
@@ -64,12 +65,19 @@ class Workspace:
         catalog.migrate()
         return catalog
 
-    def vector_store(self) -> VectorStore:
-        """A new session with the vector store; close it soon, an embedded store has one owner."""
+    def vector_store(self, *, timeout_seconds: float | None = None) -> VectorStore:
+        """A new session with the vector store; close it soon, an embedded store has one owner.
+
+        Args:
+            timeout_seconds: How long to wait for its owner or server at most, where that is less
+                than the configuration says.
+        """
+        config, longest = self.config, self.config.vector_store_timeout_seconds
         return open_vector_store(
-            self.config.vector_store,
-            timeout_seconds=self.config.vector_store_timeout_seconds,
-            qdrant=self.config.qdrant,
+            config.vector_store,
+            timeout_seconds=longest if timeout_seconds is None else min(longest, timeout_seconds),
+            settings=StoreSettings(qdrant=config.qdrant, chroma=config.chroma),
+            aliases=TableAliases(lambda: self.tables, config.vector_store),
         )
 
     @contextmanager

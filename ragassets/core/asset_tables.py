@@ -324,3 +324,12 @@ ALIAS_SWITCHES = TableSpec(
 )
 """One row a promotion, rollback, or beginning, change or end of a canary; `forced_over` names the
 gates that a forced one overruled. `canary_share` is a fraction; `canary_id` stays with a canary."""
+
+STORE_ALIASES = TableSpec(
+    "_store_aliases",
+    pl.Schema({"store": TEXT, "alias": TEXT, "target": TEXT}),
+    ("store", "alias"),
+    "alias",
+)
+"""Where aliases point, of vector stores that have none. `store` is a hash of its location, so that
+another store begins without any."""

@@ -465,6 +465,28 @@ class QdrantConfig(BaseModel):
         return self
 
 
+class ChromaConfig(BaseModel):
+    """How to talk to a Chroma server. None of it decides what a search finds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    api_key: SecretStr | None = None
+    """`${CHROMA_API_KEY}`, sent as `x-chroma-token`."""
+    tenant: str = Field(default="default_tenant", min_length=1)
+    database: str = Field(default="default_database", min_length=1)
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    """For one answer. `vector_store_timeout_seconds` is for all attempts of one call together."""
+    collection_prefix: str = Field(
+        default="ragassets-", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{2,63}$"
+    )
+    """Put before the names of collections; another one for each project on a server."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return _usable_key(value)
+
+
 def _usable_key(value: SecretStr | None) -> SecretStr | None:
     """Refuse what no header takes: its library would print the key in the error."""
     key = value.get_secret_value().strip() if value else ""

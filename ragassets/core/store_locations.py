@@ -11,31 +11,45 @@ from urllib.parse import urlsplit
 from ragassets.core.indexing import StoreCapabilities
 from ragassets.errors import ConfigurationError
 
-StoreKind = Literal["edge", "qdrant", "faiss"]
+StoreKind = Literal["edge", "qdrant", "faiss", "chroma", "chroma-server"]
 
 STORE_NAMES: Mapping[StoreKind, str] = {
     "edge": "Qdrant in the process",
     "qdrant": "a Qdrant server",
     "faiss": "FAISS",
+    "chroma": "Chroma",
+    "chroma-server": "a Chroma server",
 }
 
 CAPABILITIES: Mapping[StoreKind, StoreCapabilities] = {
     "edge": StoreCapabilities(),
     "qdrant": StoreCapabilities(is_shared=True),
     "faiss": StoreCapabilities(sparse=False, quantizations=frozenset({"none", "int8"})),
+    "chroma": StoreCapabilities(sparse=False, quantizations=frozenset({"none"})),
+    "chroma-server": StoreCapabilities(
+        sparse=False, is_shared=True, quantizations=frozenset({"none"})
+    ),
 }
 
 WAYS: Mapping[StoreKind, str] = {
     "edge": "a path",
     "qdrant": "http(s)://HOST",
     "faiss": "faiss:PATH",
+    "chroma": "chroma:PATH",
+    "chroma-server": "chroma+http(s)://HOST",
 }
 """How each is written."""
 
-LOCAL: Mapping[str, StoreKind] = {"faiss": "faiss"}
+LOCAL: Mapping[str, StoreKind] = {"faiss": "faiss", "chroma": "chroma"}
 """Schemes before a path."""
 
-REMOTE: Mapping[str, StoreKind] = {"http": "qdrant", "https": "qdrant"}
+REMOTE: Mapping[str, tuple[StoreKind, str]] = {
+    "http": ("qdrant", "http"),
+    "https": ("qdrant", "https"),
+    "chroma+http": ("chroma-server", "http"),
+    "chroma+https": ("chroma-server", "https"),
+}
+"""Schemes of addresses, with the scheme that requests are sent by."""
 
 
 class StoreLocation(NamedTuple):
@@ -65,13 +79,14 @@ def parse_location(location: str) -> StoreLocation:
         # Only the scheme is shown: the rest may hold a password.
         shown = f"{scheme}://…"
         raise _no_store(shown, fix=f"Use {', '.join(WAYS.values())}")
-    return StoreLocation(REMOTE[scheme], location)
+    kind, sent_by = REMOTE[scheme]
+    return StoreLocation(kind, f"{sent_by}{location.removeprefix(scheme)}")
 
 
-def local_location(kind: StoreKind, path: str) -> str:
-    """Return the location of a local store at a path; the opposite of `parse_location`."""
-    scheme = next((name for name, of in LOCAL.items() if of == kind), None)
-    return f"{scheme}:{path}" if scheme else path
+def with_path(location: str, path: str) -> str:
+    """Return the location of the same kind of local store at another path."""
+    scheme, separator, _ = location.partition(":")
+    return f"{scheme}:{path}" if separator and scheme in LOCAL else path
 
 
 def ways_with_sparse() -> str:

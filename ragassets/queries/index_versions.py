@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 
 import polars as pl
 
-from ragassets.adapters.vector_store import open_vector_store
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import INDEX_VERSIONS, INDEXED_CHUNKS
 from ragassets.core.tables import Tables
@@ -94,12 +93,9 @@ class StoreView:
 
 def view_store(workspace: Workspace) -> StoreView:
     """Ask the vector store without waiting long for another process that owns it."""
-    config = workspace.config
-    timeout = min(STATUS_TIMEOUT_SECONDS, config.vector_store_timeout_seconds)
     points: dict[str, int] = {}
     note = ""
-    location = config.vector_store
-    with open_vector_store(location, timeout_seconds=timeout, qdrant=config.qdrant) as store:
+    with workspace.vector_store(timeout_seconds=STATUS_TIMEOUT_SECONDS) as store:
         aliases, collections = store.aliases(), store.list_collections()
         try:
             for name in collections:

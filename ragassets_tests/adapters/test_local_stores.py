@@ -17,7 +17,7 @@ from ragassets_tests.points import points_of
 
 CONFIG = CollectionConfig(dim=8, sparse=None)
 EMBEDDER = FakeEmbedder(dim=8)
-PACKAGES = {"faiss": "faiss"}
+PACKAGES = {"faiss": "faiss", "chroma": "chromadb"}
 
 WORK = """
 import sys

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ragassets.adapters.qdrant_server_store import QdrantServerStore
-from ragassets.adapters.vector_store import open_vector_store
+from ragassets.adapters.vector_store import StoreSettings, open_vector_store
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
 from ragassets.core.indexing import CollectionConfig, VectorStore
@@ -53,7 +53,9 @@ def connect(server: LoopbackQdrant, request: pytest.FixtureRequest) -> Connect:
                 **settings,
             }
         )
-        return open_vector_store(server.url, timeout_seconds=timeout_seconds, qdrant=qdrant)
+        return open_vector_store(
+            server.url, timeout_seconds=timeout_seconds, settings=StoreSettings(qdrant=qdrant)
+        )
 
     return opened
 
@@ -183,7 +185,9 @@ class TestErrors:
         started = time.monotonic()
         with (
             open_vector_store(
-                f"http://127.0.0.1:{port}", timeout_seconds=1, qdrant=settings
+                f"http://127.0.0.1:{port}",
+                timeout_seconds=1,
+                settings=StoreSettings(qdrant=settings),
             ) as store,
             pytest.raises(StorageUnavailableError, match=rf"127\.0\.0\.1:{port}: nobody answers"),
         ):

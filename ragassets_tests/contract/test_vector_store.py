@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from ragassets.adapters.qdrant_collections import QdrantCollections
 from ragassets.adapters.qdrant_connection import QdrantConnection
-from ragassets.adapters.vector_store import open_vector_store
+from ragassets.adapters.table_aliases import TableAliases
+from ragassets.adapters.tables import DeltaTables
+from ragassets.adapters.vector_store import StoreSettings, open_vector_store
 from ragassets.core.access import EVERYTHING, Access
 from ragassets.core.indexing import (
     CollectionConfig,
@@ -31,7 +33,7 @@ from ragassets.core.indexing import (
     point_id,
 )
 from ragassets.core.searching import SearchMode, SearchRequest
-from ragassets.core.settings import QdrantConfig
+from ragassets.core.settings import ChromaConfig, QdrantConfig
 from ragassets.errors import (
     ConcurrentWriteError,
     ConfigurationError,
@@ -39,6 +41,7 @@ from ragassets.errors import (
     InvalidVectorError,
     UnknownNameError,
 )
+from ragassets_tests.chroma_server import shared_chroma
 from ragassets_tests.fakes import FakeEmbedder, InMemoryVectorStore
 from ragassets_tests.qdrant_loopback import loopback_qdrant
 
@@ -75,6 +78,20 @@ def faiss_backend(tmp_path: Path) -> Iterator[Open]:
     yield Open(lambda: open_vector_store(f"faiss:{tmp_path / 'faiss'}", timeout_seconds=1))
 
 
+def chroma_backend(tmp_path: Path) -> Iterator[Open]:
+    yield Open(lambda: open_vector_store(f"chroma:{tmp_path / 'chroma'}", timeout_seconds=1))
+
+
+def chroma_server_backend(tmp_path: Path) -> Iterator[Open]:
+    """Every test has a prefix and tables of its own; the server process is shared."""
+    settings = StoreSettings(chroma=ChromaConfig(collection_prefix=f"test-{uuid.uuid4().hex}-"))
+    location = f"chroma+{shared_chroma().url}"
+    aliases = TableAliases(lambda: DeltaTables(str(tmp_path / "tables")), location)
+    yield Open(
+        lambda: open_vector_store(location, timeout_seconds=5, settings=settings, aliases=aliases)
+    )
+
+
 def fake_backend(_tmp_path: Path) -> Iterator[Open]:
     fake = InMemoryVectorStore()
     yield Open(lambda: fake)
@@ -83,7 +100,11 @@ def fake_backend(_tmp_path: Path) -> Iterator[Open]:
 def loopback_backend(tmp_path: Path, *, prefer_grpc: bool) -> Iterator[Open]:
     with loopback_qdrant(tmp_path / "server") as server:
         settings = QdrantConfig(prefer_grpc=prefer_grpc, grpc_port=server.grpc_port)
-        yield Open(lambda: open_vector_store(server.url, timeout_seconds=5, qdrant=settings))
+        yield Open(
+            lambda: open_vector_store(
+                server.url, timeout_seconds=5, settings=StoreSettings(qdrant=settings)
+            )
+        )
 
 
 def server_backend(_tmp_path: Path) -> Iterator[Open]:
@@ -96,7 +117,9 @@ def server_backend(_tmp_path: Path) -> Iterator[Open]:
         api_key=os.environ.get("QDRANT_API_KEY"),
         collection_prefix=f"ragassets-test-{uuid.uuid4().hex[:8]}-",
     )
-    opened = Open(lambda: open_vector_store(url, timeout_seconds=30, qdrant=settings))
+    opened = Open(
+        lambda: open_vector_store(url, timeout_seconds=30, settings=StoreSettings(qdrant=settings))
+    )
     yield opened
     collections = QdrantCollections(QdrantConnection(url, settings, timeout_seconds=30))
     for name in collections.names():
@@ -106,6 +129,8 @@ def server_backend(_tmp_path: Path) -> Iterator[Open]:
 BACKENDS: dict[str, Callable[[Path], Iterator[Open]]] = {
     "edge": edge_backend,
     "faiss": faiss_backend,
+    "chroma": chroma_backend,
+    "chroma-server": chroma_server_backend,
     "fake": fake_backend,
     "loopback-grpc": partial(loopback_backend, prefer_grpc=True),
     "loopback-rest": partial(loopback_backend, prefer_grpc=False),

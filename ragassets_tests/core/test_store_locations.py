@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from ragassets.adapters.chroma_server_store import ChromaServerStore
+from ragassets.adapters.chroma_store import ChromaStore
 from ragassets.adapters.faiss_store import FaissStore
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 from ragassets.adapters.qdrant_server_store import QdrantServerStore
@@ -12,8 +14,8 @@ from ragassets.core.store_locations import (
     CAPABILITIES,
     WAYS,
     StoreKind,
-    local_location,
     parse_location,
+    with_path,
 )
 from ragassets.errors import ConfigurationError
 from ragassets_tests.corpora import REPOSITORY_ROOT
@@ -22,6 +24,8 @@ ADAPTERS = {
     "edge": QdrantEdgeStore,
     "qdrant": QdrantServerStore,
     "faiss": FaissStore,
+    "chroma": ChromaStore,
+    "chroma-server": ChromaServerStore,
 }
 
 
@@ -37,6 +41,9 @@ ADAPTERS = {
         ("faiss:/data/faiss", "faiss", "/data/faiss"),
         ("faiss:///data/faiss", "faiss", "/data/faiss"),
         ("faiss://store", "faiss", "store"),
+        ("chroma:/data/chroma", "chroma", "/data/chroma"),
+        ("chroma+http://host:8000", "chroma-server", "http://host:8000"),
+        ("chroma+https://host", "chroma-server", "https://host"),
     ],
 )
 def test_a_location_names_a_store_and_where_it_is(location: str, kind: str, where: str) -> None:
@@ -59,10 +66,12 @@ def test_what_is_no_store_is_refused_without_its_secrets(location: str, message:
     assert "secret" not in str(caught.value)
 
 
-def test_a_local_location_is_read_back() -> None:
-    """The configuration makes its path absolute and puts it together again."""
-    assert parse_location(local_location("faiss", "/a b/c")) == ("faiss", "/a b/c")
-    assert parse_location(local_location("edge", "/a b/c")) == ("edge", "/a b/c")
+def test_a_local_location_keeps_its_kind_at_another_path() -> None:
+    """The configuration makes paths absolute."""
+    assert with_path("faiss:store", "/a b/c") == "faiss:/a b/c"
+    assert with_path("chroma://store", "/c") == "chroma:/c"
+    assert with_path("store", "/a b/c") == "/a b/c"
+    assert with_path("odd:name", "/c") == "/c"
 
 
 def test_adapters_declare_what_the_table_says() -> None:
