@@ -1,17 +1,20 @@
-"""Points in a Chroma collection, embedded or on a server: what is written and asked.
+"""Points in a Chroma collection, embedded or on a server: what is written and asked."""
 
-Chroma's metadata are flat and an upsert merges them with what was there. So a point has the same
-keys always: the payload as JSON, what an audit asks for, and one list of filter terms.
-"""
-
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragassets.adapters.flat_points import (
+    TERMS,
+    flat_metadata,
+    id_pages,
+    last_of_each,
+    read_audited,
+    read_payload,
+)
 from ragassets.adapters.point_encoding import sort_ranking
 from ragassets.core.indexing import (
     CollectionConfig,
@@ -22,20 +25,15 @@ from ragassets.core.indexing import (
     check_request,
 )
 from ragassets.core.searching import (
+    Condition,
     SearchHit,
     SearchRequest,
     parse_filters,
     payload_condition_terms,
-    payload_terms,
 )
 from ragassets.core.vector_scores import score_vectors
 
 Answer = TypeVar("Answer")
-
-PAYLOAD, TERMS, AUDITED = "payload", "terms", ("chunk_id", "document_id", "payload_hash")
-
-EVERY_POINT = "*"
-"""A term that all points have: Chroma takes no empty list."""
 
 PAGE_POINTS = 1_000
 
@@ -65,8 +63,8 @@ class ChromaPoints(ABC):
         config = self.collection_config(name)
         check_batch(batch, config)
         self._before_write(len(batch), config)
-        for part in _last_of_each(batch).parts(PAGE_POINTS):
-            metadatas = [_metadata(payload) for payload in part.payloads]
+        for part in last_of_each(batch).parts(PAGE_POINTS):
+            metadatas = [flat_metadata(payload) for payload in part.payloads]
             vectors = np.asarray(part.vectors, np.float32)
             self._call(
                 "writing to",
@@ -77,7 +75,7 @@ class ChromaPoints(ABC):
     def delete(self, name: str, point_ids: Sequence[str]) -> None:
         """Remove the points; ids that are not there are ignored."""
         self.collection_config(name)
-        for ids in _pages(point_ids):
+        for ids in id_pages(point_ids, PAGE_POINTS):
             self._call("deleting from", name, lambda c, i=ids: c.delete(i))
 
     def flush(self, name: str) -> None:
@@ -90,14 +88,14 @@ class ChromaPoints(ABC):
 
     def scroll(self, name: str) -> Generator[StoredPoint]:
         """Yield every point once, ordered by id."""
-        yield from self._audited(name, sorted(self._ids(name, {})))
+        yield from self._audited(name, sorted(self._ids(name, [])))
 
     def count(self, name: str, filters: Mapping[str, str] | None = None) -> int:
         """Return the exact number of points that match."""
         self.collection_config(name)
         if not filters:
             return int(self._call("counting", name, lambda c: c.count()))
-        return len(self._ids(name, filters))
+        return len(self._ids(name, parse_filters(filters)))
 
     def search_batch(self, name: str, requests: Sequence[SearchRequest]) -> list[list[SearchHit]]:
         """Return one list of hits a request, in order."""
@@ -126,7 +124,7 @@ class ChromaPoints(ABC):
                 lambda c: c.query(
                     query_embeddings=vector.reshape(1, -1),
                     n_results=request.limit,
-                    where=_where(request.filters),
+                    where=_where(request.conditions),
                     include=["embeddings"],
                 ),
             )
@@ -150,7 +148,7 @@ class ChromaPoints(ABC):
         config: CollectionConfig,
     ) -> Iterator[tuple[str, float]]:
         """Compare with every vector: Chroma itself can only search its graph."""
-        for ids in _pages(self._ids(name, request.filters)):
+        for ids in id_pages(self._ids(name, request.conditions), PAGE_POINTS):
             found = self._call(
                 "reading from", name, lambda c, i=ids: c.get(ids=i, include=["embeddings"])
             )
@@ -159,9 +157,9 @@ class ChromaPoints(ABC):
                 found["ids"], score_vectors(vectors, vector, config.distance), strict=True
             )
 
-    def _ids(self, name: str, filters: Mapping[str, str]) -> list[str]:
+    def _ids(self, name: str, conditions: Sequence[Condition]) -> list[str]:
         """Return the ids of all points that match, in pages."""
-        where = _where(filters)
+        where = _where(conditions)
         self.collection_config(name)
         ids: dict[str, None] = {}
         offset = 0
@@ -181,12 +179,11 @@ class ChromaPoints(ABC):
     def _audited(self, name: str, point_ids: Sequence[str]) -> Iterator[StoredPoint]:
         for metadatas in self._metadatas(name, point_ids):
             for identifier, metadata in sorted(metadatas.items()):
-                # A point that somebody else wrote has none of our keys; an audit must see it.
-                yield StoredPoint(identifier, *(str(metadata.get(key, "")) for key in AUDITED))
+                yield read_audited(identifier, metadata)
 
     def _payloads(self, name: str, point_ids: Sequence[str]) -> dict[str, dict[str, object]]:
         return {
-            identifier: cast("dict[str, object]", json.loads(str(metadata.get(PAYLOAD, "{}"))))
+            identifier: read_payload(metadata)
             for metadatas in self._metadatas(name, point_ids)
             for identifier, metadata in metadatas.items()
         }
@@ -196,7 +193,7 @@ class ChromaPoints(ABC):
     ) -> Iterator[dict[str, Mapping[str, object]]]:
         """Yield the metadata of the points that exist, a page at a time."""
         self.collection_config(name)
-        for ids in _pages(point_ids):
+        for ids in id_pages(point_ids, PAGE_POINTS):
             found = self._call(
                 "reading from", name, lambda c, i=ids: c.get(ids=i, include=["metadatas"])
             )
@@ -214,36 +211,14 @@ def collection_settings(config: CollectionConfig) -> dict[str, Any]:
     }
 
 
-def _metadata(payload: Mapping[str, object]) -> dict[str, object]:
-    return {
-        **{key: str(payload.get(key, "")) for key in AUDITED},
-        PAYLOAD: json.dumps(payload, ensure_ascii=False),
-        TERMS: [EVERY_POINT, *sorted(set(payload_terms(payload)))],
-    }
-
-
-def _where(filters: Mapping[str, str]) -> dict[str, Any] | None:
-    conditions = [
+def _where(conditions: Sequence[Condition]) -> dict[str, Any] | None:
+    parts = [
         _combined("$or", [{TERMS: {"$contains": term}} for term in payload_condition_terms(part)])
-        for part in parse_filters(filters)
+        for part in conditions
     ]
-    return _combined("$and", conditions) if conditions else None
+    return _combined("$and", parts) if parts else None
 
 
 def _combined(operator: str, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return one condition; Chroma refuses a combination of one."""
     return parts[0] if len(parts) == 1 else {operator: [*parts]}
-
-
-def _last_of_each(batch: PointBatch) -> PointBatch:
-    """Return the batch with the last of several points with one id; Chroma refuses the others."""
-    last = dict(zip(batch.point_ids, range(len(batch)), strict=True))
-    if len(last) == len(batch):
-        return batch
-    places = list(last.values())
-    return PointBatch(list(last), batch.vectors[places], [batch.payloads[i] for i in places])
-
-
-def _pages(point_ids: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(point_ids), PAGE_POINTS):
-        yield [*point_ids[start : start + PAGE_POINTS]]
