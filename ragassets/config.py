@@ -35,6 +35,7 @@ from ragassets.core.settings import (
     GatesConfig,
     QdrantConfig,
     RedactionKind,
+    RerankerConfig,
     RetryConfig,
     ValidationConfig,
 )
@@ -178,6 +179,9 @@ class AliasConfig(_Section):
     """The version where the alias starts; `promote` and `rollback` move it afterwards."""
     golden_queries: str | None = None
     """JSON lines `{"query": text, "relevant": {URI: grade}}`."""
+    reranker: str | None = None
+    """What reads the best hits again, of `rerankers`; `search --rerank` and `--no-rerank` differ
+    for one search."""
     gates: GatesConfig | None = None
     """Gates of this alias, where they differ from the global ones."""
 
@@ -251,6 +255,7 @@ class Config(_Section):
     aliases: Mapping[Name, AliasConfig] = Field(
         default_factory=lambda: {"documents": AliasConfig(live="v1")}
     )
+    rerankers: Mapping[Name, RerankerConfig] = Field(default_factory=dict[str, RerankerConfig])
     gates: GatesConfig = GatesConfig()
     """What a version must keep before an alias may serve it."""
 
@@ -273,6 +278,8 @@ class Config(_Section):
             _require("prices.usd_per_million_tokens", name, self.embedding_models)
         for name, alias in self.aliases.items():
             _require(f"aliases.{name}.live", alias.live, self.index_versions)
+            if alias.reranker is not None:
+                _require(f"aliases.{name}.reranker", alias.reranker, self.rerankers)
         return self
 
     def source_shards(self, *sources: str) -> list[str]:
@@ -317,6 +324,10 @@ class Config(_Section):
     def alias(self, name: str) -> AliasConfig:
         """The named alias; see `source`."""
         return _lookup("aliases", self.aliases, name)
+
+    def reranker(self, name: str) -> RerankerConfig:
+        """The named reranker; see `source`."""
+        return _lookup("rerankers", self.rerankers, name)
 
     def gates_of(self, alias: str) -> GatesConfig:
         """The gates before an alias: the global ones with its own changes; see `source`."""
@@ -491,6 +502,7 @@ _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
     GatesConfig,
     ObjectStoreConfig,
     QdrantConfig,
+    RerankerConfig,
     RetryConfig,
     SensorConfig,
     ValidationConfig,

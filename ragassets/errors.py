@@ -123,17 +123,25 @@ class UnknownNameError(ConfigurationError):
 
 
 class MissingModelError(ConfigurationError):
-    """An embedding model or tokenizer that cannot be found or loaded."""
+    """A model or tokenizer that cannot be found or loaded."""
 
     reason = "missing_model"
 
-    def __init__(self, *, model: str, detail: str) -> None:
-        self.model = model
+    def __init__(
+        self,
+        *,
+        model: str,
+        detail: str,
+        key: str = "embedding_models.model",
+        bundled: str = "all-MiniLM-L6-v2",
+    ) -> None:
+        """Name the key under which the model stands, and the one that is always there."""
+        self.model, self.detail = model, detail
         super().__init__(
-            key="embedding_models.model",
+            key=key,
             value=model,
             problem=f"cannot be loaded ({detail})",
-            fix="Give a local path, a hub id that this machine can reach, or all-MiniLM-L6-v2",
+            fix=f"Give a local path, a hub id that this machine can reach, or {bundled}",
         )
 
 

@@ -14,6 +14,7 @@ from ragassets.adapters.checkpoints import ObjectCheckpoints
 from ragassets.adapters.embedders.registry import open_embedder
 from ragassets.adapters.landing_zone import LandingZone
 from ragassets.adapters.object_storage import open_root
+from ragassets.adapters.rerankers.registry import open_reranker
 from ragassets.adapters.sources.registry import open_source
 from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.table_aliases import TableAliases
@@ -25,6 +26,7 @@ from ragassets.config import Config
 from ragassets.core.chunk_tokens import Tokenizer
 from ragassets.core.embedding import Embedder
 from ragassets.core.indexing import CollectionConfig, VectorStore
+from ragassets.core.reranking import Reranker
 from ragassets.core.sources import Source
 
 
@@ -122,6 +124,10 @@ class Workspace:
         if name not in self._embedders:
             self._embedders[name] = open_embedder(name, self.config.embedding_model(name))
         return self._embedders[name]
+
+    def reranker(self, name: str) -> Reranker:
+        """The named reranker."""
+        return open_reranker(name, self.config.reranker(name))
 
     def tokenizer(self, chunking: str) -> Tokenizer:
         """The tokenizer that counts a chunking's tokens."""

@@ -100,6 +100,13 @@ def search(
             help=r"Ranking. \[default: hybrid where there are sparse vectors]", show_default=False
         ),
     ] = None,
+    reranker: Annotated[
+        str | None,
+        typer.Option("--rerank", metavar="NAME", help="Order the best hits anew by this reranker."),
+    ] = None,
+    no_rerank: Annotated[
+        bool, typer.Option("--no-rerank", help="Leave out the alias's reranker.")
+    ] = False,
     batch: Annotated[
         str | None,
         typer.Option(
@@ -124,6 +131,7 @@ def search(
     if (query is None) == (batch is None):
         raise wrong_use(option="QUERY", problem="give either a query or --batch FILE")
     from ragassets.queries.answers import answer
+    from ragassets.queries.reranking import find_reranking
     from ragassets.queries.search import choose_mode, resolve_target
     from ragassets.queries.search_access import Caller
 
@@ -145,6 +153,7 @@ def search(
         limit=limit,
         filters=conditions,
         accesses=accesses,
+        reranking=find_reranking(session.workspace, target.alias, reranker, is_off=no_rerank),
     )
     if batch is not None:
         _write_batch(session, answers, conditions)
@@ -244,7 +253,8 @@ def _write_hits(hits: "Sequence[Hit]", query: str) -> None:
         return
     for rank, hit in enumerate(hits, start=1):
         page = f" page {hit.page}" if hit.page else ""
-        heading = f"{rank}. {hit.score:.4f}  {hit.uri}{page}  [{hit.source}]"
+        score = hit.score if hit.rerank_score is None else hit.rerank_score
+        heading = f"{rank}. {score:.4f}  {hit.uri}{page}  [{hit.source}]"
         if is_terminal():
             _write_rich_hit(heading, hit, query)
         else:

@@ -375,6 +375,25 @@ class EmbeddingModelConfig(BaseModel):
         return tuple(dict.fromkeys(url.rstrip("/") for url in urls))
 
 
+class RerankerConfig(BaseModel):
+    """One entry of `rerankers` in the configuration file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: Literal["sentence-transformers", "onnx"] = "sentence-transformers"
+    """`onnx` reads `model.onnx` and `tokenizer.json` of a directory, on the CPU."""
+    model: str = Field(min_length=1)
+    """A local path or hub id of a cross-encoder; with `onnx` also the bundled
+    `ms-marco-MiniLM-L-12-v2`."""
+    revision: str | None = None
+    """Commit of a hub model; None takes what the local cache or the hub calls main."""
+    candidates: int = Field(default=50, ge=1, le=1_000)
+    """Hits of the first ranking that are read again: time grows with them, quality hardly after
+    the first dozens (docs/search.md)."""
+    max_tokens: int | None = Field(default=None, ge=16, le=32_768)
+    """What is read of a pair, query and special tokens included; None is what the model can."""
+
+
 class GatesConfig(BaseModel):
     """What a version must keep before an alias may serve it; null switches a gate off.
 

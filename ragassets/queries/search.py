@@ -28,6 +28,7 @@ from ragassets.core.store_locations import (
 )
 from ragassets.errors import ConfigurationError, ServiceError, UnknownNameError
 from ragassets.queries.json_values import json_value
+from ragassets.queries.reranking import Reranking
 from ragassets.queries.search_access import decide_access
 from ragassets.stages.alias_history import find_canary, read_history
 
@@ -36,6 +37,10 @@ DEFAULT_ALIAS = "documents"
 
 BATCH_QUERIES = 256
 """Queries of one session with the vector store: a second or so, then others get their turn."""
+
+
+RERANKED_QUERIES = 8
+"""The same with a reranker, which takes seconds a query on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Hit:
     """One found chunk. Scores compare within one result only."""
 
     score: float
+    """Of the first ranking: similarity by the index's distance, BM25, or both fused by rank."""
     text: str
     uri: str
     source: str
@@ -64,6 +70,8 @@ class Hit:
     page: int | None
     metadata: Mapping[str, object]
     """The source's metadata, and its `acl`."""
+    rerank_score: float | None = None
+    """The reranker's, by which the hits are ordered; None where nothing was reranked."""
     tenant: str | None = None
     """Whose document it is; None where its source has no tenant."""
 
@@ -170,6 +178,7 @@ def search(
     limit: int = 5,
     filters: Mapping[str, str] | None = None,
     accesses: Sequence[Access] | None = None,
+    reranking: Reranking | None = None,
 ) -> Iterator[list[Hit]]:
     """The best hits of each query, in order, best first.
 
@@ -182,6 +191,7 @@ def search(
         filters: Every one must hold, see `core/searching.py`.
         accesses: For whom each query is asked. None is a caller who may see everything; where
             sources have tenants, that has to be said.
+        reranking: What orders the hits anew, of `find_reranking`.
 
     Raises:
         ConfigurationError: A query is empty, or the version cannot answer this mode or filter,
@@ -189,12 +199,18 @@ def search(
         IndexVersionError: The version was built with another model than the one of that name now.
     """
     asked = VersionSearch(
-        workspace, target.index_version, mode=mode, limit=limit, filters=filters or {}
+        workspace,
+        target.index_version,
+        mode=mode,
+        limit=limit,
+        filters=filters or {},
+        reranking=reranking,
     )
     texts = [check_query(query) for query in queries]
     allowed = accesses or [decide_access(workspace.config)] * len(texts)
-    for start in range(0, len(texts), BATCH_QUERIES):
-        rows = slice(start, start + BATCH_QUERIES)
+    step = session_queries(reranking)
+    for start in range(0, len(texts), step):
+        rows = slice(start, start + step)
         yield from asked.find(texts[rows], allowed[rows])
 
 
@@ -209,6 +225,7 @@ class VersionSearch:
         mode: SearchMode | None,
         limit: int,
         filters: Mapping[str, str],
+        reranking: Reranking | None = None,
     ) -> None:
         """Say what to search and how; see `search` for the settings.
 
@@ -224,7 +241,7 @@ class VersionSearch:
         self._workspace = workspace
         self._mode: SearchMode = choose_mode(workspace, Target(index_version, None), mode)
         self._model = version.embedding_model
-        self._limit, self._filters = limit, filters
+        self._limit, self._filters, self._reranking = limit, filters, reranking
 
     def find(self, texts: Sequence[str], accesses: Sequence[Access]) -> list[list[Hit]]:
         """The best hits of each text for whom it is asked, in one session with the vector store.
@@ -233,14 +250,21 @@ class VersionSearch:
             ConfigurationError: The version cannot answer this mode.
             IndexVersionError: It was built with another model than the one of that name now.
         """
+        limit, reranking = self._limit, self._reranking
+        depth = reranking.depth(limit) if reranking else limit
         requests = [
-            SearchRequest(self._mode, self._limit, vector, text, self._filters, access=access)
+            SearchRequest(self._mode, depth, vector, text, self._filters, access=access)
             for text, vector, access in zip(texts, self._vectors(texts), accesses, strict=True)
         ]
         with self._workspace.vector_store() as store:
             found = store.search_batch(self.index_version, requests)
+        # The store is closed before a reranker takes its time: others get their turn.
+        ranked = [
+            reranking.best(text, hits, limit) if reranking else [(hit, None) for hit in hits]
+            for text, hits in zip(texts, found, strict=True)
+        ]
         self.is_cold = False
-        return [[_hit(entry) for entry in hits] for hits in found]
+        return [[_hit(hit, rerank_score=score) for hit, score in hits] for hits in ranked]
 
     def _vectors(self, texts: Sequence[str]) -> Iterable[NDArray[np.float32] | None]:
         if self._mode == "sparse":
@@ -249,6 +273,11 @@ class VersionSearch:
         if self.is_cold:
             _check_model(self._workspace, self.index_version, embedder.fingerprint)
         return embedder.embed_queries(texts)
+
+
+def session_queries(reranking: Reranking | None) -> int:
+    """How many queries to answer before the first of them is shown."""
+    return RERANKED_QUERIES if reranking else BATCH_QUERIES
 
 
 def choose_mode(workspace: Workspace, target: Target, wanted: SearchMode | None) -> SearchMode:
@@ -320,7 +349,7 @@ def check_query(query: str) -> str:
     return text
 
 
-def _hit(found: SearchHit) -> Hit:
+def _hit(found: SearchHit, *, rerank_score: float | None = None) -> Hit:
     payload = found.payload
     page = payload.get("page")
     metadata = payload.get("metadata")
@@ -333,5 +362,6 @@ def _hit(found: SearchHit) -> Hit:
         chunk_id=str(payload.get("chunk_id", "")),
         page=page if isinstance(page, int) else None,
         metadata=cast("Mapping[str, object]", metadata) if isinstance(metadata, dict) else {},
+        rerank_score=rerank_score,
         tenant=cast("str | None", payload.get(TENANT)),
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
@@ -14,7 +15,7 @@ BUNDLED_NAMES = (BUNDLED_MODEL, f"sentence-transformers/{BUNDLED_MODEL}")
 UNUSED_FILES = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.md"]
 """Other frameworks' copies of the weights: half of a typical download."""
 
-DECISIVE_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model", ".py"}
+DECISIVE_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model", ".py"})
 """Weights, tokenizer, pooling and normalization; not the readme."""
 
 HUB_TIMEOUT_SECONDS = 5.0
@@ -52,10 +53,10 @@ def find_model(model: str, revision: str | None) -> Path:
     return _find_on_hub(model, revision)
 
 
-def hash_model(directory: Path) -> str:
-    """Return a hash of all files that decide the vectors; 0.1 s for each 100 MB, once a process."""
+def hash_model(directory: Path, suffixes: AbstractSet[str] = DECISIVE_SUFFIXES) -> str:
+    """Return a hash of all files that decide the output; 0.1 s for each 100 MB, once a process."""
     files = sorted(
-        path for path in directory.rglob("*") if path.suffix in DECISIVE_SUFFIXES and path.is_file()
+        path for path in directory.rglob("*") if path.suffix in suffixes and path.is_file()
     )
     # Size and time are part of the key: a model that is replaced in place is hashed again.
     states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files]

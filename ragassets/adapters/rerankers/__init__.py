@@ -1,0 +1,1 @@
+"""Models that read query and text together; see `core/reranking.py`."""
