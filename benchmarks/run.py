@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 REPORT = HERE.parent / "docs" / "benchmarks.md"
-NAMES = ("import_time", "stages", "embedding", "ledger")
+NAMES = ("import_time", "stages", "embedding", "ledger", "index_writes")
 
 INTRODUCTION = """# Benchmarks
 

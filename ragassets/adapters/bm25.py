@@ -12,7 +12,7 @@ from ragassets.core.searching import choose_query_languages, split_unspaced_word
 from ragassets.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from qdrant_edge import Bm25
+    from qdrant_edge import Bm25, SparseVector
 
 AVERAGE_TERMS = 100
 """Expected terms of a chunk after stop words; fixed, because vectors are written before the
@@ -24,7 +24,7 @@ LANGUAGE_SYNONYMS = {"english": "en", "nb": "no", "nn": "no"}
 
 
 class Bm25Encoder:
-    """Turns texts into `(indices, values)` of term ids, stemmed by language."""
+    """Turns texts into term ids with weights, stemmed by language."""
 
     def __init__(self, *, default_language: str) -> None:
         """Use `default_language` wherever a text's own is unknown or unsupported.
@@ -41,11 +41,14 @@ class Bm25Encoder:
                 fix="Use the ISO 639-1 code of a language that Qdrant's BM25 supports, such as en",
             )
 
-    def encode_document(self, text: str, language: str | None) -> tuple[list[int], list[float]]:
-        """Return the term ids and weights of a chunk; both empty when it holds stop words only."""
+    def encode_document(self, text: str, language: str | None) -> "SparseVector | None":
+        """Return the term ids and weights of a chunk; None when it holds stop words only.
+
+        The engine's own value, which the embedded store takes as it is.
+        """
         model = _model(self._supported(language))
         vector = model.embed_document(split_unspaced_words(text))
-        return vector.indices, vector.values
+        return vector if vector.indices else None
 
     def encode_query(self, text: str, shares: Mapping[str, float]) -> list[int]:
         """Return the term ids of a query, each of weight 1.

@@ -43,14 +43,13 @@ if TYPE_CHECKING:
 
 def edge_points(batch: PointBatch, config: CollectionConfig) -> "list[Point]":
     """Return the points as the engine takes them."""
-    from qdrant_edge import Point, SparseVector
+    from qdrant_edge import Point
 
     points: list[Point] = []
     for point in encode_points(batch, config):
         vectors: dict[str, NamedVector] = {DENSE_VECTOR: point.dense}
         if point.sparse is not None:
-            indices, values = point.sparse
-            vectors[SPARSE_VECTOR] = SparseVector(indices=indices, values=values)
+            vectors[SPARSE_VECTOR] = point.sparse
         points.append(Point(point.point_id, vectors, point.payload))
     return points
 

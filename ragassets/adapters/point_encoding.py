@@ -5,7 +5,7 @@ metadata, the queries of a search and the fusion of its rankings are decided her
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ragassets.adapters.bm25 import Bm25Encoder
 from ragassets.core.access import READERS, TENANT
@@ -18,6 +18,9 @@ from ragassets.core.indexing import (
     Quantization,
 )
 from ragassets.core.searching import SearchRequest, fuse, fusion_depth, metadata_terms
+
+if TYPE_CHECKING:
+    from qdrant_edge import SparseVector
 
 METADATA_TERMS = "metadata_terms"
 """Payload key of our own for filters on metadata; no hit shows it. Direct conditions would scan all
@@ -50,7 +53,7 @@ class EncodedPoint(NamedTuple):
 
     point_id: str
     dense: list[float]
-    sparse: tuple[list[int], list[float]] | None
+    sparse: "SparseVector | None"
     """Term ids and BM25 weights; None without any term."""
     payload: dict[str, object]
 
@@ -75,10 +78,9 @@ def encode_points(batch: PointBatch, config: CollectionConfig) -> Iterator[Encod
         sparse = None
         if encoder is not None:
             language = payload.get("language")
-            indices, values = encoder.encode_document(
+            sparse = encoder.encode_document(
                 str(payload.get("text", "")), language if isinstance(language, str) else None
             )
-            sparse = (indices, values) if indices else None
         yield EncodedPoint(identifier, vector, sparse, _stored_payload(payload))
 
 
@@ -140,4 +142,5 @@ def shares_of(counts: Iterable[tuple[str, int]]) -> dict[str, float]:
 def _stored_payload(payload: Payload) -> dict[str, object]:
     metadata = payload.get("metadata")
     known = cast("dict[str, object]", metadata) if isinstance(metadata, dict) else {}
-    return {**payload, METADATA_TERMS: metadata_terms(known)}
+    terms = metadata_terms(known)
+    return {**payload, METADATA_TERMS: terms} if terms else dict(payload)

@@ -48,7 +48,7 @@ def bounded_batches(
 
 def request_bytes(point: EncodedPoint, protocol: str) -> int:
     """Return about how many bytes a point takes in a request; rather too many than too few."""
-    n_terms = len(point.sparse[0]) if point.sparse else 0
+    n_terms = len(point.sparse.indices) if point.sparse is not None else 0
     payload = len(json.dumps(point.payload, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return (
         POINT_OVERHEAD_BYTES
@@ -66,8 +66,9 @@ def server_points(points: Sequence[EncodedPoint]) -> "list[models.PointStruct]":
     for point in points:
         vectors: dict[str, object] = {DENSE_VECTOR: point.dense}
         if point.sparse is not None:
-            indices, values = point.sparse
-            vectors[SPARSE_VECTOR] = models.SparseVector(indices=indices, values=values)
+            vectors[SPARSE_VECTOR] = models.SparseVector.model_construct(
+                indices=point.sparse.indices, values=point.sparse.values
+            )
         found.append(
             models.PointStruct.model_construct(
                 id=point.point_id, vector=vectors, payload=point.payload

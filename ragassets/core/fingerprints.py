@@ -12,6 +12,9 @@ ID_BYTES = 16
 """128 bits: a billion documents collide with probability 1e-21, and the hex form is a UUID's."""
 
 
+_CANONICAL_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
 def stable_hash(*parts: str | bytes | int | None) -> str:
     """Hash the parts, in order, into 32 hex characters.
 
@@ -44,9 +47,7 @@ def fingerprint(parameters: Mapping[str, object]) -> str:
     Args:
         parameters: JSON-like values: the code's version and its settings. Key order is ignored.
     """
-    return stable_hash(
-        json.dumps(parameters, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    )
+    return stable_hash(_CANONICAL_JSON.encode(parameters))
 
 
 def content_hash(data: bytes) -> str:

@@ -6,7 +6,6 @@ everything that a search hit shows, so that a query never needs the tables.
 """
 
 import re
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +26,8 @@ SPARSE_VECTOR = "bm25"
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 """Collection and alias names: they become directory names, so no separator and no leading dot."""
+
+CHUNK_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 Payload = Mapping[str, object]
 Distance = Literal["cosine", "dot", "euclid"]
@@ -232,8 +233,17 @@ class VectorStore(Protocol):
 
 
 def point_id(chunk_id: str) -> str:
-    """Return the point id of a chunk: its 32 hex characters written as a UUID."""
-    return str(uuid.UUID(hex=chunk_id))
+    """Return the point id of a chunk: its 32 hex characters written as a UUID.
+
+    Raises:
+        ValueError: it is no such id.
+    """
+    if not CHUNK_ID_PATTERN.fullmatch(chunk_id):
+        message = f"chunk id {chunk_id!r} is not 32 hex characters"
+        raise ValueError(message)
+    # A third of the time that `uuid.UUID` takes, which counts at a million points.
+    h = chunk_id
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
 def chunk_payload(  # noqa: PLR0913 - one keyword for each payload key
@@ -271,7 +281,8 @@ def chunk_payload(  # noqa: PLR0913 - one keyword for each payload key
         "metadata": {**metadata, "acl": list(acl)},
         **access_payload(tenant=tenant, acl=acl),
     }
-    return {**payload, "payload_hash": hash_payload(payload)}
+    payload["payload_hash"] = fingerprint(payload)
+    return payload
 
 
 def hash_payload(payload: Payload) -> str:

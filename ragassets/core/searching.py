@@ -168,6 +168,8 @@ def split_unspaced_words(text: str) -> str:
     Source: Lucene's CJKBigramFilter; Nie and Ren, Chinese information retrieval: using characters
     or words?, https://doi.org/10.1016/S0306-4573(98)00051-5
     """
+    if text.isascii():  # most are, and the pattern looks at every character
+        return text
     return UNSPACED_RUN.sub(lambda run: f" {' '.join(_pairs(run.group()))} ", text)
 
 

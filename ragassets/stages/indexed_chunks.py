@@ -158,7 +158,8 @@ class _IndexRun:
         """Write the points of these chunks and make sure that they are there."""
         self._intend([point_id(key) for key in keys], self._shards_of(keys))
         for rows in in_batches(self._points(keys), BATCH_POINTS):
-            payloads = [self._payload(row) for row in rows.drop("vector").iter_rows(named=True)]
+            fields = rows.select(*COLUMNS, *PAYLOAD_COLUMNS)
+            payloads = [self._payload(row) for row in fields.iter_rows(named=True)]
             hashes = [str(payload["payload_hash"]) for payload in payloads]
             vectors = rows["vector"].list.to_array(self._dim).to_numpy()
             ids = [point_id(chunk_id) for chunk_id in rows["chunk_id"]]
@@ -188,8 +189,11 @@ class _IndexRun:
 
         Keys are hashes: batches in their order would each read every shard.
         """
-        where = pl.col("chunk_id").is_in(list(keys))
-        for shard in sorted(set(self._shards_of(keys))):
+        by_shard: dict[str, list[str]] = {}
+        for key, shard in zip(keys, self._shards_of(keys), strict=True):
+            by_shard.setdefault(shard, []).append(key)
+        for shard, wanted in sorted(by_shard.items()):
+            where = pl.col("chunk_id").is_in(wanted)
             chunks = good_rows(
                 self.tables,
                 CHUNKS,
@@ -210,10 +214,7 @@ class _IndexRun:
 
     def _payload(self, row: dict[str, Any]) -> dict[str, object]:
         source = self.workspace.config.source(row["source"])
-        fields = {name: row[name] for name in (*COLUMNS, *PAYLOAD_COLUMNS)}
-        return chunk_payload(
-            **fields, metadata=source.metadata, acl=source.acl, tenant=source.tenant
-        )
+        return chunk_payload(**row, metadata=source.metadata, acl=source.acl, tenant=source.tenant)
 
     def _verify(self, expected: dict[str, str]) -> None:
         """Make sure that the points are there with the payload that was sent."""

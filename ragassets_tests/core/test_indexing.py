@@ -22,6 +22,9 @@ CHUNK_ID = "0123456789abcdef0123456789abcdef"
 def test_a_point_id_is_the_chunk_id_written_as_a_uuid() -> None:
     """Pinned: another rule would orphan every point that was ever written."""
     assert point_id(CHUNK_ID) == "01234567-89ab-cdef-0123-456789abcdef"
+    for no_id in ("", CHUNK_ID[:-1], CHUNK_ID.upper(), f"{CHUNK_ID[:-1]}z"):
+        with pytest.raises(ValueError, match="32 hex"):
+            point_id(no_id)
 
 
 def test_the_payload_has_the_keys_that_search_results_promise() -> None:

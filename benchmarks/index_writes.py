@@ -1,0 +1,359 @@
+"""Points a second that `indexed_chunks` writes, against the engine and the client used directly."""
+
+import itertools
+import multiprocessing
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from qdrant_client import QdrantClient, models
+from qdrant_edge import Bm25, Bm25Config, EdgeShard, Point, UpdateOperation
+
+from ragassets.adapters.edge_engine import create_shard
+from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
+from ragassets.adapters.workspace import Workspace
+from ragassets.config import load_config
+from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS, INDEX_INTENTS, INDEXED_CHUNKS
+from ragassets.core.fingerprints import stable_hash
+from ragassets.core.indexing import CollectionConfig, PointBatch, chunk_payload, point_id
+from ragassets.core.stages import SHARD, RunContext
+from ragassets.stages.embeddings import update_embeddings
+from ragassets.stages.indexed_chunks import update_indexed_chunks
+from ragassets_tests.corpora import corpora_root
+from ragassets_tests.qdrant_loopback import loopback_qdrant
+from ragassets_tests.scenario import fake_embedder
+
+TITLE = "Index writes"
+N_POINTS = 20_000
+N_SERVER_POINTS = 5_000
+"""The loopback server is written in Python and takes most of the time."""
+ROUNDS = 5
+BATCH_POINTS = 1_000
+DIM = 384
+CHUNK_CHARS = 800
+N_SHARDS = 4
+VERSION = "v1"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of the version, as a caller of the engine would have them in memory."""
+
+    ids: list[str]
+    vectors: np.ndarray
+    payloads: list[dict[str, object]]
+
+    def batches(self) -> Iterator[tuple[list[str], np.ndarray, list[dict[str, object]]]]:
+        """Ids, vectors and payloads of one write after the other."""
+        for start in range(0, len(self.ids), BATCH_POINTS):
+            rows = slice(start, start + BATCH_POINTS)
+            yield self.ids[rows], self.vectors[rows], self.payloads[rows]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of writing all points once."""
+
+    seconds: float
+    cpu_seconds: float
+    """Of this process, with all its threads."""
+
+
+def measure() -> list[str]:
+    """The stage, the store that it writes through, and the same points without either."""
+    texts = _texts(N_POINTS)
+    if not texts:
+        return ["Not measured: the corpus bulk_sample is not here."]
+    folder = Path(tempfile.mkdtemp(prefix="ragassets-index-"))
+    try:
+        with fake_embedder():
+            embedded = _embedded(folder / "embedded", texts)
+            server = _server(folder / "server", texts[:N_SERVER_POINTS])
+    finally:
+        shutil.rmtree(folder)
+    return [*embedded, "", *server]
+
+
+def _embedded(folder: Path, texts: list[str]) -> list[str]:
+    workspace = _workspace(folder, texts, {})
+    points = _points(workspace)
+    numbers = itertools.count()
+    rounds = _rounds(
+        {
+            "engine": lambda: _raw_edge(folder / f"raw-{next(numbers)}", points),
+            "store": lambda: _through_store(workspace, points),
+            "stage": lambda: _through_stage(workspace),
+        },
+        before=lambda: _forget(workspace),
+    )
+    _forget(workspace)
+    split = _split_of_the_stage(workspace)
+    intro = (
+        f"Embedded engine, {len(points.ids):,} points: {DIM} dimensions, BM25 terms, {CHUNK_CHARS}"
+        " characters of real text, eleven payload keys, five payload indexes, created anew and"
+        f" flushed each time. Medians of {ROUNDS} rounds, in turn; ratios are medians of the"
+        " rounds' ratios. Baseline: the engine's own Python interface in a loop over the same"
+        " points in memory."
+    )
+    return [intro, "", *_table(rounds, len(points.ids)), "", split]
+
+
+def _server(folder: Path, texts: list[str]) -> list[str]:
+    with _server_process(folder / "qdrant") as (url, grpc_port):
+        settings = {"vector_store": url, "qdrant": {"grpc_port": grpc_port}}
+        workspace = _workspace(folder, texts, settings)
+        points = _points(workspace)
+        rounds = _rounds(
+            {
+                "engine": lambda: _raw_client(workspace, url, grpc_port, points),
+                "store": lambda: _through_store(workspace, points),
+                "stage": lambda: _through_stage(workspace),
+            },
+            before=lambda: _forget(workspace),
+        )
+    intro = (
+        f"Server by gRPC, {len(points.ids):,} points of the same kind, to the loopback server of"
+        " the tests in another process. Baseline: `qdrant_client` with `PointStruct`, batches of"
+        f" {BATCH_POINTS:,}, `wait=True`. The server takes most of the seconds; CPU seconds are"
+        " those of the writing process alone."
+    )
+    return [intro, "", *_table(rounds, len(points.ids))]
+
+
+def _table(rounds: dict[str, list[Cost]], n_points: int) -> list[str]:
+    names = {
+        "engine": "baseline",
+        "store": "vector store (checks, BM25 terms, points)",
+        "stage": "`indexed_chunks` (also reads tables, hashes, intents, verifies, commits)",
+    }
+    lines = ["| way | points/s | share of the baseline | by CPU seconds |", "|---|---|---|---|"]
+    for name, costs in rounds.items():
+        pairs = list(zip(rounds["engine"], costs, strict=True))
+        share = median(raw.seconds / ours.seconds for raw, ours in pairs)
+        by_cpu = median(raw.cpu_seconds / ours.cpu_seconds for raw, ours in pairs)
+        rate = n_points / median(cost.seconds for cost in costs)
+        lines.append(f"| {names[name]} | {rate:,.0f} | {share:.0%} | {by_cpu:.0%} |")
+    return lines
+
+
+def _split_of_the_stage(workspace: Workspace) -> str:
+    """Where the stage's CPU seconds go."""
+    spent = dict.fromkeys(("ensure_collection", "upsert", "flush", "retrieve"), 0.0)
+
+    def watched(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.process_time()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                spent[name] += time.process_time() - started
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in spent:
+            patch.setattr(QdrantEdgeStore, name, watched(name, getattr(QdrantEdgeStore, name)))
+        whole = _timed(lambda: _through_stage(workspace)).cpu_seconds
+    verifying = spent.pop("retrieve") / whole
+    writing = sum(spent.values()) / whole
+    return (
+        f"Of the stage's CPU seconds {writing:.0%} are writing through the store, {verifying:.0%}"
+        f" reading every point back to verify it, and {1 - writing - verifying:.0%} the tables:"
+        " chunks and vectors read, payloads and rows hashed, intents and rows committed."
+    )
+
+
+# The ways
+
+
+def _raw_edge(path: Path, points: Points) -> None:
+    terms = Bm25(Bm25Config(language="en", avg_len=100))
+    create_shard(path, CollectionConfig(dim=DIM))
+    shard = EdgeShard.load(str(path))
+    for ids, vectors, payloads in points.batches():
+        batch = [
+            Point(name, {"dense": vector, "bm25": terms.embed_document(payload["text"])}, payload)
+            for name, vector, payload in zip(ids, vectors.tolist(), payloads, strict=True)
+        ]
+        shard.update(UpdateOperation.upsert_points(batch))
+    shard.flush()
+    shard.close()
+
+
+def _raw_client(workspace: Workspace, url: str, grpc_port: int, points: Points) -> None:
+    terms = Bm25(Bm25Config(language="en", avg_len=100))
+    with workspace.vector_store() as store:
+        store.ensure_collection(VERSION, workspace.collection_config(VERSION))
+    client = QdrantClient(
+        url=url, grpc_port=grpc_port, prefer_grpc=True, timeout=60, check_compatibility=False
+    )
+    for ids, vectors, payloads in points.batches():
+        batch = []
+        for name, vector, payload in zip(ids, vectors.tolist(), payloads, strict=True):
+            found = terms.embed_document(payload["text"])
+            sparse = models.SparseVector(indices=found.indices, values=found.values)
+            batch.append(
+                models.PointStruct(
+                    id=name, vector={"dense": vector, "bm25": sparse}, payload=payload
+                )
+            )
+        client.upsert(VERSION, points=batch, wait=True)
+    client.close()
+
+
+def _through_store(workspace: Workspace, points: Points) -> None:
+    with workspace.vector_store() as store:
+        store.ensure_collection(VERSION, workspace.collection_config(VERSION))
+        for ids, vectors, payloads in points.batches():
+            store.upsert(VERSION, PointBatch(ids, vectors, payloads))
+        store.flush(VERSION)
+
+
+def _through_stage(workspace: Workspace) -> None:
+    context = RunContext("benchmark", lambda: NOW, checkpoints=workspace.checkpoints)
+    update_indexed_chunks(workspace, VERSION, workspace.config.source_shards(), context)
+
+
+def _forget(workspace: Workspace) -> None:
+    """No collection, no rows: the next way starts from nothing."""
+    with workspace.vector_store() as store:
+        store.drop_collection(VERSION)
+    for spec in (INDEXED_CHUNKS.outputs, INDEX_INTENTS):
+        snapshot = workspace.tables.snapshot(spec)
+        places = workspace.tables.read_at(snapshot, columns=[*spec.partition_by]).unique()
+        if places.height:
+            workspace.tables.replace(snapshot, places.to_dicts(), spec.empty_frame())
+
+
+def _rounds(
+    ways: dict[str, Callable[[], None]], *, before: Callable[[], None]
+) -> dict[str, list[Cost]]:
+    """Costs of each way, in turn, after one round that nobody counts."""
+    costs: dict[str, list[Cost]] = {name: [] for name in ways}
+    for number in range(ROUNDS + 1):
+        for name, write in ways.items():
+            before()
+            cost = _timed(write)
+            if number:
+                costs[name].append(cost)
+    return costs
+
+
+def _timed(work: Callable[[], None]) -> Cost:
+    started, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Cost(time.perf_counter() - started, time.process_time() - cpu)
+
+
+# The points
+
+
+def _texts(n: int) -> list[str]:
+    """Pieces of pages of real projects in several languages; from the start again if need be."""
+    path = corpora_root() / "bulk_sample" / "bulk_sample.tar.gz"
+    if not path.exists():
+        return []
+    pieces: list[str] = []
+    with tarfile.open(path) as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is not None and Path(member.name).suffix in {".md", ".txt", ".rst"}:
+                text = content.read().decode("utf-8", "replace")
+                pieces += [text[at : at + CHUNK_CHARS] for at in range(0, len(text), CHUNK_CHARS)]
+    return [piece for _, piece in zip(range(n), itertools.cycle(pieces), strict=False)]
+
+
+def _workspace(folder: Path, texts: list[str], settings: dict[str, Any]) -> Workspace:
+    """A project whose chunks and embeddings are there, and nothing is indexed."""
+    folder.mkdir(parents=True)
+    lines = [f"{key}: {value!r}" for key, value in settings.items()]
+    sources = f"sources: {{pages: {{uri: {folder}, shards: {N_SHARDS}}}}}"
+    (folder / "ragassets.yaml").write_text("\n".join([sources, *lines]) + "\n")
+    workspace = Workspace(load_config(folder / "ragassets.yaml"))
+    shards = workspace.config.source_shards()
+    chunking = workspace.config.index_version(VERSION).chunking
+    rows = [_chunk(number, text, shards[number % N_SHARDS]) for number, text in enumerate(texts)]
+    frame = pl.DataFrame(rows).with_columns(pl.lit(chunking).alias("chunking"))
+    schema = CHUNKS.outputs.schema
+    missing = [pl.lit(None, kind).alias(c) for c, kind in schema.items() if c not in frame.columns]
+    snapshot = workspace.tables.snapshot(CHUNKS.outputs)
+    partitions = [{"source_shard": shard, "chunking": chunking} for shard in shards]
+    chunks = frame.with_columns(missing).select(list(schema)).cast(schema)
+    workspace.tables.replace(snapshot, partitions, chunks)
+    embedding_set = workspace.config.index_version(VERSION).embedding_set
+    context = RunContext("benchmark", lambda: NOW, checkpoints=None)
+    update_embeddings(workspace, embedding_set, shards, context)
+    return workspace
+
+
+def _chunk(number: int, text: str, shard: str) -> dict[str, object]:
+    name = stable_hash("chunk", number)
+    return {
+        "chunk_id": name,
+        "document_id": stable_hash("document", number // 10),
+        "uri": f"file:///pages/{number // 10:05d}.md",
+        "source": "pages",
+        SHARD: shard,
+        "text": text,
+        "text_hash": stable_hash(text),
+        "n_tokens": len(text) // 4,
+        "start_char": 0,
+        "end_char": len(text),
+        "title": f"Page {number // 10}",
+        "language": "en",
+        "document_type": "page",
+        "input_hash": name,
+        "output_hash": name,
+        "run_id": "benchmark",
+        "computed_at": NOW,
+    }
+
+
+def _points(workspace: Workspace) -> Points:
+    tables = workspace.tables
+    rows = tables.read(CHUNKS.outputs).join(
+        tables.read(EMBEDDINGS.outputs, columns=["chunk_id", "vector"]), on="chunk_id"
+    )
+    keys = ("chunk_id", "document_id", "uri", "source", SHARD, "page", "text", "title")
+    payloads = [
+        chunk_payload(**row, metadata={}, acl=[])
+        for row in rows.select(*keys, "language", "document_type").iter_rows(named=True)
+    ]
+    vectors = rows["vector"].list.to_array(DIM).to_numpy()
+    return Points(
+        [point_id(name) for name in rows["chunk_id"]],
+        np.ascontiguousarray(vectors, np.float32),
+        payloads,
+    )
+
+
+@contextmanager
+def _server_process(folder: Path) -> Iterator[tuple[str, int]]:
+    """The loopback server in a process of its own: its Python must not slow the writer's."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(folder, theirs), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        ours.send("stop")
+        process.join()
+
+
+def _serve(folder: Path, pipe: Any) -> None:
+    with loopback_qdrant(folder) as server:
+        pipe.send((server.url, server.grpc_port))
+        pipe.recv()
