@@ -129,6 +129,9 @@ class SourceConfig(_Section):
                 " or az://"
             )
             raise ValueError(message)
+        if self.watching and self.watching.queue and self.scheme != "s3":
+            message = f"sensor.queue: only s3:// has one, and uri is {self.uri!r}"
+            raise ValueError(message)
         return self
 
     def at(self, uri: str) -> "SourceConfig":

@@ -120,6 +120,7 @@ def running_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
         listener.shutdown()
         thread.join()
         listener.server_close()
-        for backend in cast("Any", get_backend("s3")).values():
-            for one in cast("Any", backend).values():
-                one.reset()
+        for service in ("s3", "sqs"):
+            for account in cast("Any", get_backend(service)).values():
+                for backend in account.values():
+                    backend.reset()

@@ -15,7 +15,7 @@ from ragassets.adapters.embedders.registry import open_embedder
 from ragassets.adapters.landing_zone import LandingZone
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.rerankers.registry import open_reranker
-from ragassets.adapters.sources.registry import open_source
+from ragassets.adapters.sources.registry import open_event_queue, open_source
 from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.table_aliases import TableAliases
 from ragassets.adapters.tables import DeltaTables
@@ -27,7 +27,7 @@ from ragassets.core.chunk_tokens import Tokenizer
 from ragassets.core.embedding import Embedder
 from ragassets.core.indexing import CollectionConfig, VectorStore
 from ragassets.core.reranking import Reranker
-from ragassets.core.sources import Source
+from ragassets.core.sources import EventQueue, Source
 
 
 class Workspace:
@@ -118,6 +118,10 @@ class Workspace:
         if name not in self._sources:
             self._sources[name] = open_source(self.config.source(name))
         return self._sources[name]
+
+    def event_queue(self, source: str) -> EventQueue | None:
+        """Where the named source tells what happened to its objects, if it does."""
+        return open_event_queue(self.config.source(source))
 
     def embedder(self, name: str) -> Embedder:
         """The named embedding model; opened once, since a service's limits and circuits last."""

@@ -74,7 +74,8 @@ def apply_listing(
             is_empty=not listed,
             max_delete_share=max_delete_share,
         )
-    removed = set[str]() if refusal else vanished
+    told = {document_id(source, uri) for uri in listing.deleted} & alive - listed.keys()
+    removed = (set[str]() if refusal else vanished) | told
     changed = {name for name in listed.keys() & alive if listed[name].etag != before[name]["etag"]}
     rows = [
         _listed_row(entry, before.get(name), name, source, n_shards, now)

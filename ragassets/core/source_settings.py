@@ -38,6 +38,9 @@ class SensorConfig(BaseModel):
 
     interval_seconds: Annotated[int, Field(ge=5, le=86_400)] = 30
     """Between two looks. A look at 100,000 objects of S3 is 100 requests."""
+    queue: str | None = None
+    """URL of a queue (SQS) that gets the bucket's event notifications: then it is read instead of
+    the bucket being listed."""
 
 
 class ObjectStoreConfig(BaseModel):

@@ -5,7 +5,7 @@ What a listing changes in what we know is `core/discovery.py`'s business.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -33,6 +33,8 @@ class Listing:
     """Only a complete listing says that something is gone."""
     message: str = ""
     """Why it is not complete."""
+    deleted: Collection[str] = ()
+    """URIs that the source says are gone, one by one, whether or not the rest is complete."""
 
 
 class Source(Protocol):
@@ -87,6 +89,28 @@ class PagedSource(Source, Protocol):
 
         Raises:
             SourceUnavailableError: The source does not answer, or refuses.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EventBatch:
+    """Some events of a source, as a listing of the objects that they are about."""
+
+    listing: Listing
+    """Never complete."""
+    acknowledge: Callable[[], None]
+    """To be called when the listing was recorded: then the events do not come again."""
+
+
+class EventQueue(Protocol):
+    """Where a source tells what happened to its objects."""
+
+    def receive(self) -> EventBatch | None:
+        """The next events; None when there are none now.
+
+        Raises:
+            SourceUnavailableError: Queue or source do not answer.
         """
         ...
 

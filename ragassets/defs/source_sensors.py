@@ -8,7 +8,7 @@ nothing. What follows on the documents is `automation.py`'s business.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from ragassets.defs.assets.source_objects import SOURCES_TAG, shown_discovery
 from ragassets.defs.automation import is_command_at_work
 from ragassets.defs.events import DATA_VERSION_TAG
 from ragassets.defs.resources import WorkspaceResource, now
-from ragassets.errors import ConcurrentWriteError, ConfigurationError
+from ragassets.errors import ConcurrentWriteError, ConfigurationError, SourceUnavailableError
 
 if TYPE_CHECKING:
     from ragassets.stages.source_objects import SourceDiscovery
@@ -88,42 +88,61 @@ def _watch(name: str, watching: SensorConfig) -> dg.SensorDefinition:
         asset_selection=[SOURCE_OBJECTS],
         minimum_interval_seconds=watching.interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Lists the source {name!r} and records what is new, changed or gone.",
+        description=f"Records what is new, changed or gone in the source {name!r}: "
+        + (f"reads the events in {watching.queue}." if watching.queue else "lists it."),
     )
     def watch(
         context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[WorkspaceResource]
     ) -> dg.SensorResult:
-        from ragassets.stages.source_watch import WatchCursor, look
-
-        before = WatchCursor.parse(context.cursor)
         try:
-            found, after = look(workspace.workspace, name, before, now=now())
-        except ConcurrentWriteError as error:
-            return dg.SensorResult(skip_reason=f"The next look goes on from here: {error}")
-        if found.problem:
-            context.log.error("%s: %s", name, found.problem)
+            found, cursor = _look(workspace, name, context.cursor)
+        except (ConcurrentWriteError, SourceUnavailableError) as error:
+            context.log.warning("%s: %s", name, error)
+            return dg.SensorResult(skip_reason=f"The next tick goes on from here: {error}")
+        for problem in dict.fromkeys(one.problem for one in found if one.problem):
+            context.log.error("%s: %s", name, problem)
         return dg.SensorResult(
-            skip_reason=_said(found, is_whole=not after.pass_id),
-            cursor=after.dump(),
+            skip_reason=_said(found, is_whole=not cursor),
+            cursor=cursor,
             asset_events=list(_observations(found)),
         )
 
     return watch
 
 
-def _said(found: "SourceDiscovery", *, is_whole: bool) -> str:
-    counts = f"{found.n_new} new, {found.n_changed} changed, {found.n_removed} gone"
-    problem = f"; {found.problem}" if found.problem else ""
-    return f"{counts}{'' if is_whole else '; the listing goes on in the next tick'}{problem}"
+def _look(
+    resource: WorkspaceResource, name: str, cursor: str | None
+) -> tuple[list["SourceDiscovery"], str]:
+    """Take the source's events, or list it where it has no queue or was never listed."""
+    from ragassets.stages.source_watch import WatchCursor, look, take_events, was_listed
+
+    workspace = resource.workspace
+    queue = workspace.event_queue(name)
+    if queue is not None and was_listed(workspace, name):
+        return take_events(workspace, name, queue, now=now()), ""
+    found, after = look(workspace, name, WatchCursor.parse(cursor), now=now())
+    return [found], after.dump()
 
 
-def _observations(found: "SourceDiscovery") -> Iterator[dg.AssetObservation]:
-    for shard in found.changed_shards:
+def _said(found: Sequence["SourceDiscovery"], *, is_whole: bool) -> str:
+    n_new, n_changed, n_removed = (
+        sum(getattr(one, field) for one in found) for field in ("n_new", "n_changed", "n_removed")
+    )
+    problems = [one.problem for one in found if one.problem]
+    rest = [] if is_whole else ["the listing goes on in the next tick"]
+    counts = f"{n_new} new, {n_changed} changed, {n_removed} gone"
+    return "; ".join([counts, *rest, *problems[:1]])
+
+
+def _observations(found: Sequence["SourceDiscovery"]) -> Iterator[dg.AssetObservation]:
+    """One for each shard that changed, as the last listing that changed it left it."""
+    last = {shard: one for one in found for shard in one.changed_shards}
+    for shard, one in last.items():
         yield dg.AssetObservation(
             SOURCE_OBJECTS,
             partition=shard,
-            metadata=dict(shown_discovery(found)),
-            tags={DATA_VERSION_TAG: found.data_versions[shard]},
+            metadata=dict(shown_discovery(one)),
+            tags={DATA_VERSION_TAG: one.data_versions[shard]},
         )
 
 

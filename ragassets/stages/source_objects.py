@@ -59,44 +59,56 @@ def discover(
 def _discover(
     workspace: Workspace, name: str, now: datetime, *, is_confirmed: bool
 ) -> SourceDiscovery:
-    # Read before the listing: what somebody else writes meanwhile makes the commit fail.
+    known = read_known_objects(workspace, name)
+    listing = _list(workspace, name, is_known=known.rows.height > 0)
+    return record_listing(workspace, known, listing, now=now, is_confirmed=is_confirmed)
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownObjects:
+    """What is recorded of a source, and as of which commit."""
+
+    source: str
+    snapshot: Snapshot
+    rows: pl.DataFrame
+    """In the columns of `SOURCE_OBJECTS`, tombstones included."""
+
+
+def read_known_objects(workspace: Workspace, source: str) -> KnownObjects:
+    """To be read before the listing: what somebody else writes meanwhile makes the commit fail."""
     snapshot = workspace.tables.snapshot(SOURCE_OBJECTS)
-    known = workspace.tables.read_at(snapshot, where=pl.col("source") == name)
-    listing = _list(workspace, name, is_known=known.height > 0)
-    return record_listing(
-        workspace, name, listing, snapshot, known, now=now, is_confirmed=is_confirmed
-    )
+    rows = workspace.tables.read_at(snapshot, where=pl.col("source") == source)
+    return KnownObjects(source, snapshot, rows)
 
 
 def record_listing(
     workspace: Workspace,
-    name: str,
+    known: KnownObjects,
     listing: Listing,
-    snapshot: Snapshot,
-    known: pl.DataFrame,
     *,
     now: datetime,
     is_confirmed: bool = False,
     spared_since: datetime | None = None,
+    is_noted: bool = True,
 ) -> SourceDiscovery:
     """Write what a listing changes.
 
     Args:
         workspace: Where to write.
-        name: The source.
-        listing: What it said.
-        snapshot: Of `SOURCE_OBJECTS`, before the listing began.
-        known: The source's rows in it.
+        known: What was recorded before the listing began.
+        listing: What the source said.
         now: Time of the listing, UTC.
         is_confirmed: Its deletions are meant, however many.
         spared_since: See `apply_listing`.
+        is_noted: Whether it is worth a row of `SOURCE_LISTINGS`.
 
     Raises:
         ConcurrentWriteError: Somebody else wrote the source's rows since the snapshot.
     """
+    name = known.source
     source = workspace.config.source(name)
     found = apply_listing(
-        known,
+        known.rows,
         listing,
         source=name,
         n_shards=source.shards,
@@ -105,14 +117,15 @@ def record_listing(
         is_confirmed=is_confirmed,
         spared_since=spared_since,
     )
-    before, after = _versions(known), _versions(found.rows)
+    before, after = _versions(known.rows), _versions(found.rows)
     shards = sorted(set(workspace.config.source_shards(name)) | before.keys())
     moved = [shard for shard in shards if before.get(shard) != after.get(shard)]
     if moved:
         rows = found.rows.filter(pl.col(SHARD).is_in(moved))
-        workspace.tables.replace(snapshot, partitions_of(moved), rows)
+        workspace.tables.replace(known.snapshot, partitions_of(moved), rows)
     problem = str(found.refusal) if found.refusal else listing.message
-    _note_listing(workspace, name, now, found, listing, problem)
+    if is_noted or problem:
+        _note_listing(workspace, name, now, found, listing, problem)
     return SourceDiscovery(
         source=name,
         n_objects=found.n_objects,

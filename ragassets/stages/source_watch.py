@@ -15,12 +15,17 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import SOURCE_OBJECTS
+from ragassets.core.asset_tables import SOURCE_LISTINGS
 from ragassets.core.incremental import TIMESTAMP
-from ragassets.core.sources import Listing, PagedSource, SourceObject
+from ragassets.core.sources import EventQueue, Listing, PagedSource, SourceObject
 from ragassets.core.stages import SHARD
 from ragassets.errors import SourceUnavailableError
-from ragassets.stages.source_objects import SourceDiscovery, discover, record_listing
+from ragassets.stages.source_objects import (
+    SourceDiscovery,
+    discover,
+    read_known_objects,
+    record_listing,
+)
 
 LOOK_SECONDS = 25.0
 """Of one look. Dagster gives a sensor 60 s, and writing what was seen has to fit in too."""
@@ -29,6 +34,10 @@ OVERLAP = timedelta(minutes=5)
 """Objects that were first seen, or changed, since this long before a pass began are not taken for
 vanished by it: another process may have recorded them when the pass had gone by their place. Two
 machines' clocks differ by less."""
+
+NOTE_INTERVAL = timedelta(minutes=10)
+"""Looks that changed nothing are noted so often: each note is a commit, and a look every 30 s would
+make a million of them in a year."""
 
 SEEN_SCHEMA = pl.Schema(
     {
@@ -39,6 +48,36 @@ SEEN_SCHEMA = pl.Schema(
         "modified_at": TIMESTAMP,
     }
 )
+
+
+def take_events(
+    workspace: Workspace,
+    name: str,
+    queue: EventQueue,
+    *,
+    now: datetime,
+    budget_seconds: float = LOOK_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[SourceDiscovery]:
+    """Record what a source's events say, a batch at a time, until there are none or time is over.
+
+    Events are acknowledged after their batch was recorded. Killed in between, they come again, and
+    what they are about is looked up again: that changes nothing.
+
+    Raises:
+        ConcurrentWriteError: Somebody else recorded a listing meanwhile; the events come again.
+        SourceUnavailableError: Queue or source do not answer.
+    """
+    deadline = clock() + budget_seconds
+    found: list[SourceDiscovery] = []
+    while clock() < deadline:
+        known = read_known_objects(workspace, name)
+        batch = queue.receive()
+        if batch is None:
+            break
+        found.append(record_listing(workspace, known, batch.listing, now=now, is_noted=False))
+        batch.acknowledge()
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +145,7 @@ def _look_at_pages(  # noqa: PLR0917 - the parts of one call of `look`
     deadline: float,
     clock: Callable[[], float],
 ) -> tuple[SourceDiscovery, WatchCursor]:
-    # Read before the listing: what somebody else writes meanwhile makes the commit fail.
-    snapshot = workspace.tables.snapshot(SOURCE_OBJECTS)
-    known = workspace.tables.read_at(snapshot, where=pl.col("source") == name)
+    known = read_known_objects(workspace, name)
     kept = f"listings/{name}/{cursor.pass_id}"
     began_at = datetime.fromisoformat(cursor.began_at)
     objects: list[SourceObject] = []
@@ -129,12 +166,11 @@ def _look_at_pages(  # noqa: PLR0917 - the parts of one call of `look`
         objects = [*_objects(earlier), *objects]
     found = record_listing(
         workspace,
-        name,
-        Listing(objects, is_complete=is_over, message=problem),
-        snapshot,
         known,
+        Listing(objects, is_complete=is_over, message=problem),
         now=now,
         spared_since=None if is_first_look else began_at - OVERLAP,
+        is_noted=is_over and _is_note_due(workspace, name, now),
     )
     if is_over:
         workspace.checkpoints.clear(kept, [name])
@@ -143,6 +179,21 @@ def _look_at_pages(  # noqa: PLR0917 - the parts of one call of `look`
         # Kept after the commit: a crash in between lists these pages once more.
         workspace.checkpoints.append(kept, _frame(name, objects))
     return found, dataclasses.replace(cursor, after=after)
+
+
+def was_listed(workspace: Workspace, name: str) -> bool:
+    """Whether the whole source was ever seen."""
+    return _last_complete(workspace, name) is not None
+
+
+def _is_note_due(workspace: Workspace, name: str, now: datetime) -> bool:
+    last = _last_complete(workspace, name)
+    return last is None or now - last >= NOTE_INTERVAL
+
+
+def _last_complete(workspace: Workspace, name: str) -> datetime | None:
+    rows = workspace.tables.read(SOURCE_LISTINGS, [{"source": name}], where=pl.col("is_complete"))
+    return rows["listed_at"][0] if rows.height else None
 
 
 def _frame(name: str, objects: list[SourceObject]) -> pl.DataFrame:

@@ -9,9 +9,10 @@ from ragassets.adapters.sources.object_store import ObjectStoreSource
 from ragassets.adapters.sources.patience import Patience
 from ragassets.adapters.sources.reliable_source import ReliablePagedSource, ReliableSource
 from ragassets.adapters.sources.s3_bucket import S3Bucket
+from ragassets.adapters.sources.s3_events import S3EventQueue
 from ragassets.config import SourceConfig
 from ragassets.core.retries import ONE_TRY
-from ragassets.core.sources import PagedSource, Source
+from ragassets.core.sources import EventQueue, PagedSource, Source
 
 OBJECT_STORES: Mapping[str, type[S3Bucket | ObjectStoreSource]] = MappingProxyType(
     {"s3": S3Bucket, "gs": ObjectStoreSource, "az": ObjectStoreSource}
@@ -27,6 +28,16 @@ def open_source(config: SourceConfig) -> Source:
     if isinstance(source, PagedSource):
         return ReliablePagedSource(source, base, mirrors, fetching=config.fetch, patience=patience)
     return ReliableSource(source, base, mirrors, fetching=config.fetch, patience=patience)
+
+
+def open_event_queue(config: SourceConfig) -> EventQueue | None:
+    """The queue with the events of a source; None where it has none."""
+    if config.watching is None or config.watching.queue is None:
+        return None
+    bucket = S3Bucket(
+        config.uri, config.include, config.exclude, store=config.store, fetching=config.fetch
+    )
+    return S3EventQueue(config.watching.queue, bucket, store=config.store, fetching=config.fetch)
 
 
 def base_uri(uri: str) -> str:

@@ -5,55 +5,29 @@ listing of `obstore`, and only boto3 tells which checksum an object has and whet
 MD5.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from ragassets.adapters.sources.aws import sdk_client, translated_errors
 from ragassets.adapters.sources.integrity import check_md5, check_size
 from ragassets.adapters.sources.listing_pages import gather_pages
 from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.adapters.sources.patience import Patience
 from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
 from ragassets.core.sources import Listing, ListingPage, SourceObject, md5_of_etag
-from ragassets.errors import (
-    ChangedDuringReadError,
-    ObjectGoneError,
-    SourceRefusedError,
-    SourceUnavailableError,
-)
-
-CONNECT_SECONDS = 10.0
+from ragassets.errors import ObjectGoneError
 
 PAGE_SIZE = 1000
 """Keys in one answer; the store gives no more."""
 
-MAX_CONNECTIONS = 16
-"""Twice the threads that fetch, so that none waits for a connection."""
+LOOK_UP_THREADS = 16
+"""A look at one object waits for the network, some 20 ms."""
 
 SAFE_IN_KEY = "/~"
 """What stays as it is in the path of a URI beside letters, digits, `_`, `.` and `-`."""
-
-REFUSALS = {
-    "NoSuchBucket": "Mend the bucket's name in the source's uri",
-    "AccessDenied": "Let these credentials list the bucket and get its objects",
-    "403": "Let these credentials list the bucket and get its objects",
-    "InvalidAccessKeyId": "Mend the credentials in the environment",
-    "SignatureDoesNotMatch": "Mend the credentials in the environment",
-    "ExpiredToken": "Renew the credentials in the environment",
-    "InvalidObjectState": "It is archived: restore it in the store, or exclude it",
-    "PermanentRedirect": "Set the region that the bucket is in: `store: {region: …}`",
-    "NoCredentialsError": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `store: {anonymous:"
-    " true}` for a public bucket",
-    "ProfileNotFound": "Mend the profile in `store`",
-    "InvalidRegionError": "Mend the region in `store`",
-}
-"""What a person has to mend, by the code of the store or the name of the SDK's error. Source:
-https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList"""
-
-GONE = frozenset({"NoSuchKey", "404"})
-CHANGED = frozenset({"PreconditionFailed", "412"})
 
 Answer = Mapping[str, Any]
 """As the SDK types none of its answers without its stubs."""
@@ -96,7 +70,7 @@ class S3Bucket:
         Raises:
             SourceUnavailableError: It cannot.
         """
-        with self._translated_errors(self._uri):
+        with translated_errors(self._uri):
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._root, MaxKeys=1)
         return self._uri
 
@@ -133,7 +107,7 @@ class S3Bucket:
         request = {"Bucket": self._bucket, "Key": self._key(wanted.uri)}
         if wanted.etag:
             request["IfMatch"] = wanted.etag
-        with self._translated_errors(wanted.uri):
+        with translated_errors(wanted.uri):
             # With a checksum the client itself verifies it while reading.
             answer = self._client.get_object(ChecksumMode="ENABLED", **request)
             with answer["Body"] as body:
@@ -143,21 +117,48 @@ class S3Bucket:
             check_md5(wanted.uri, data, md5_of_etag(answer["ETag"]))
         return data
 
+    @property
+    def name(self) -> str:
+        """Of the bucket."""
+        return self._bucket
+
+    def look_up(self, keys: Sequence[str]) -> tuple[list[SourceObject], list[str]]:
+        """What the store has now under some keys: wanted objects, and URIs that are gone.
+
+        Raises:
+            SourceUnavailableError: The store does not answer, or refuses.
+        """
+        prefix = f"{self._root}/" if self._root else ""
+        inside = [key for key in keys if key.startswith(prefix) or key == self._root]
+        with ThreadPoolExecutor(LOOK_UP_THREADS) as pool:
+            found = pool.map(self._patient_head, inside)
+            entries = dict(zip(inside, found, strict=True))
+        wanted = [entry for entry in entries.values() if entry and self._is_wanted(entry)]
+        gone = [self._uri_of(key) for key, entry in entries.items() if entry is None]
+        return [self._described(entry) for entry in wanted], gone
+
+    def _patient_head(self, key: str) -> Answer | None:
+        return self._patience.with_retries(partial(self._head, key))
+
+    def _head(self, key: str) -> Answer | None:
+        try:
+            with translated_errors(self._uri):
+                head = self._client.head_object(Bucket=self._bucket, Key=key)
+        except ObjectGoneError:
+            return None
+        return {"Key": key, "Size": head["ContentLength"], **head}
+
     def _page(self, after: str) -> Answer:
         prefix = f"{self._root}/" if self._root else ""
-        with self._translated_errors(self._uri):
+        with translated_errors(self._uri):
             return self._client.list_objects_v2(
                 Bucket=self._bucket, Prefix=prefix, StartAfter=after, MaxKeys=PAGE_SIZE
             )
 
     def _single_object(self) -> list[SourceObject]:
         """The object that the whole address names, if there is one."""
-        try:
-            with self._translated_errors(self._uri):
-                head = self._client.head_object(Bucket=self._bucket, Key=self._root)
-        except ObjectGoneError:
-            return []
-        return [self._described({"Key": self._root, "Size": head["ContentLength"], **head})]
+        entry = self._head(self._root)
+        return [self._described(entry)] if entry else []
 
     def _is_wanted(self, entry: Answer) -> bool:
         key = str(entry["Key"])
@@ -167,64 +168,22 @@ class S3Bucket:
 
     def _described(self, entry: Answer) -> SourceObject:
         return SourceObject(
-            uri=f"s3://{self._bucket}/{quote(str(entry['Key']), safe=SAFE_IN_KEY)}",
+            uri=self._uri_of(str(entry["Key"])),
             etag=str(entry["ETag"]),
             size_bytes=entry["Size"],
             modified_at=entry["LastModified"],
         )
+
+    def _uri_of(self, key: str) -> str:
+        return f"s3://{self._bucket}/{quote(key, safe=SAFE_IN_KEY)}"
 
     def _key(self, uri: str) -> str:
         return unquote(uri.removeprefix(f"s3://{self._bucket}/"))
 
     @cached_property
     def _client(self) -> Any:
-        import boto3
-        from botocore import UNSIGNED
-        from botocore.config import Config
-
-        config = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=self._fetching.timeout_seconds,
-            max_pool_connections=MAX_CONNECTIONS,
-            # Tries are ours (`Patience`): the SDK's own would multiply them.
-            retries={"mode": "standard", "total_max_attempts": 1},
-            signature_version=UNSIGNED if self._store.anonymous else None,
-        )
-        with self._translated_errors(self._uri):
-            session = cast("Any", boto3.Session(profile_name=self._store.profile))
-            return session.client(
-                "s3",
-                endpoint_url=self._store.endpoint,
-                region_name=self._store.region,
-                config=config,
-            )
-
-    @contextmanager
-    def _translated_errors(self, subject: str) -> Generator[None]:
-        """Turn the errors of the SDK into ours."""
-        from botocore.exceptions import BotoCoreError, ClientError
-        from urllib3.exceptions import HTTPError
-
-        try:
-            yield
-        except ClientError as error:
-            code = str(cast("Answer", error.response)["Error"].get("Code", "no code"))
-            if code in CHANGED:
-                raise ChangedDuringReadError(uri=subject) from error
-            if code in GONE:
-                raise ObjectGoneError(uri=subject) from error
-            raise _unavailable(subject, code, f"the store says {code}") from error
-        except (BotoCoreError, HTTPError, OSError) as error:
-            # `HTTPError`: a body that breaks off reaches us past the SDK. The text of all of them
-            # is left out: it may repeat a signed URL.
-            name = type(error).__name__
-            raise _unavailable(subject, name, f"cannot be read ({name})") from error
-
-
-def _unavailable(subject: str, code: str, detail: str) -> SourceUnavailableError:
-    if fix := REFUSALS.get(code):
-        return SourceRefusedError(service=subject, detail=detail, fix=fix)
-    return SourceUnavailableError(service=subject, detail=detail)
+        with translated_errors(self._uri):
+            return sdk_client("s3", self._store, self._fetching)
 
 
 def _is_encrypted_by_key(answer: Answer) -> bool:
