@@ -33,7 +33,8 @@ transient one may.
         │   │   └── ObjectGoneError        listed, but not there any more
         │   ├── StorageUnavailableError
         │   ├── EmbeddingServiceError
-        │   └── VectorStoreLockedError
+        │   ├── VectorStoreLockedError
+        │   └── LeaseLostError             another writer took over; nothing more is written
         ├── ChangedDuringReadError         the object changed while it was fetched
         ├── MissingRawBytesError           the landing zone lost or damaged what was fetched
         ├── ConcurrentWriteError           somebody else committed first
@@ -328,12 +329,34 @@ class VectorStoreLockedError(ServiceError):
 
     reason = "vector_store_locked"
 
-    def __init__(self, *, path: str, holder: str, waited_seconds: float) -> None:
+    def __init__(
+        self, *, path: str, holder: str, waited_seconds: float, free_after_seconds: float = 0.0
+    ) -> None:
         self.path, self.holder, self.waited_seconds = path, holder, waited_seconds
+        self.free_after_seconds = free_after_seconds
+        after = (
+            f"; if its machine is gone, it is free {free_after_seconds:g} s after its last sign of"
+            " life"
+        )
         super().__init__(
             service=f"vector store {path}",
             detail=f"held by {holder}; waited {waited_seconds:g} s",
-            fix="Let that process end, or raise vector_store_timeout_seconds",
+            fix="Let that process end, or raise vector_store_timeout_seconds"
+            + (after if free_after_seconds else ""),
+        )
+
+
+class LeaseLostError(ServiceError):
+    """Another process took over what this one was writing, or may have: it stops at once."""
+
+    reason = "lease_lost"
+
+    def __init__(self, *, name: str, detail: str) -> None:
+        self.name = name
+        super().__init__(
+            service=f"lease {name}",
+            detail=detail,
+            fix="Nothing more was written; what was is finished by the next run",
         )
 
 

@@ -18,6 +18,7 @@ PUBLIC = {
     "EncryptedDocumentError": "encrypted",
     "IndexVersionError": "index_version",
     "InvalidVectorError": "invalid_vector",
+    "LeaseLostError": "lease_lost",
     "MassDeletionError": "mass_deletion",
     "MissingConverterError": "missing_converter",
     "MissingModelError": "missing_model",

@@ -1,5 +1,6 @@
 """One owner at a time for a directory, and a note that says who it is."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from ragassets.adapters.durable_files import replace_file
+from ragassets.core.leases import Holder
 from ragassets.errors import VectorStoreLockedError
 
 POLL_SECONDS = 0.02
@@ -63,7 +65,7 @@ class StoreLock:
                 waited_seconds=self._timeout_seconds,
             ) from error
         try:
-            replace_file(self._note, json.dumps(_own_note()))
+            replace_file(self._note, json.dumps(dataclasses.asdict(own_holder())))
         except BaseException:
             # A lock that its owner does not know of would be held until the process ends.
             self._lock.release()
@@ -91,13 +93,14 @@ def describe_holder(note: Path) -> str:
     return f"process {pid} on {host} ({holder.get('command')}) since {holder.get('since')}"
 
 
-def _own_note() -> dict[str, object]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "command": _own_command(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def own_holder() -> Holder:
+    """Say who this process is, for whoever has to wait for it."""
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        command=_own_command(),
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _own_command() -> str:

@@ -8,11 +8,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from ragassets.adapters.catalog import Catalog
 from ragassets.adapters.checkpoints import ObjectCheckpoints
 from ragassets.adapters.embedders.registry import open_embedder
+from ragassets.adapters.fenced_store import FencedStore
 from ragassets.adapters.landing_zone import LandingZone
+from ragassets.adapters.object_lease import ObjectLease
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.rerankers.registry import open_reranker
 from ragassets.adapters.sources.registry import open_event_queue, open_source
@@ -86,32 +89,44 @@ class Workspace:
     def index_writer(self, index_version: str) -> Generator[VectorStore]:
         """A session in which nobody else of this project writes points of an index version.
 
-        An embedded store sees to that itself. For a server it is a lock below the root, which the
-        kernel frees with its owner; two writers would delete each other's points, because points
+        An embedded store sees to that itself. For a server it is a lock below the root: of a folder
+        one that the kernel frees with its owner, of an object store a lease (`ObjectLease`), which
+        is asked before every write. Two writers would delete each other's points, because points
         that no committed row has look like those of a run that died.
 
         Raises:
             VectorStoreLockedError: somebody else writes them for longer than the time-out.
+            LeaseLostError: somebody else took over meanwhile; raised by writes of the session.
         """
         with self.vector_store() as store:
-            lock = self._writer_lock(index_version) if store.capabilities.is_shared else None
-            if lock is None:
+            if not store.capabilities.is_shared:
                 yield store
                 return
+            lock = self._writer_lock(index_version)
             lock.acquire()
             try:
-                yield store
+                yield (
+                    cast("VectorStore", FencedStore(store, lock))
+                    if isinstance(lock, ObjectLease)
+                    else store
+                )
             finally:
                 lock.release()
 
-    def _writer_lock(self, index_version: str) -> StoreLock | None:
-        """None where the root is an object store: there Dagster has to keep writers apart."""
+    def _writer_lock(self, index_version: str) -> StoreLock | ObjectLease:
         opened = open_root(self.config.root)
-        if not opened.is_local:
-            return None
-        folder = Path(opened.uri) / "locks" / index_version
-        folder.mkdir(parents=True, exist_ok=True)
-        return StoreLock(folder, timeout_seconds=self.config.vector_store_timeout_seconds)
+        timeout_seconds = self.config.vector_store_timeout_seconds
+        place = f"locks/{index_version}"
+        if opened.is_local:
+            folder = Path(opened.uri) / place
+            folder.mkdir(parents=True, exist_ok=True)
+            return StoreLock(folder, timeout_seconds=timeout_seconds)
+        return ObjectLease(
+            opened.store,
+            f"{place}/lease.json",
+            name=f"{opened.uri}/{place}",
+            timeout_seconds=timeout_seconds,
+        )
 
     def source(self, name: str) -> Source:
         """The named source; opened once, since its connections and its troubles last."""
