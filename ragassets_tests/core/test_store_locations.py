@@ -7,6 +7,7 @@ import pytest
 from ragassets.adapters.chroma_server_store import ChromaServerStore
 from ragassets.adapters.chroma_store import ChromaStore
 from ragassets.adapters.faiss_store import FaissStore
+from ragassets.adapters.pinecone_store import PineconeStore
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 from ragassets.adapters.qdrant_server_store import QdrantServerStore
 from ragassets.core.indexing import StoreCapabilities
@@ -26,6 +27,7 @@ ADAPTERS = {
     "faiss": FaissStore,
     "chroma": ChromaStore,
     "chroma-server": ChromaServerStore,
+    "pinecone": PineconeStore,
 }
 
 
@@ -44,6 +46,7 @@ ADAPTERS = {
         ("chroma:/data/chroma", "chroma", "/data/chroma"),
         ("chroma+http://host:8000", "chroma-server", "http://host:8000"),
         ("chroma+https://host", "chroma-server", "https://host"),
+        ("pinecone://handbook", "pinecone", "pinecone://handbook"),
     ],
 )
 def test_a_location_names_a_store_and_where_it_is(location: str, kind: str, where: str) -> None:

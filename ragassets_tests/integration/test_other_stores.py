@@ -11,6 +11,7 @@ import pytest
 from ragassets.queries.audit import run_audit
 from ragassets.queries.index_versions import list_index_versions
 from ragassets_tests.chroma_server import running_chroma
+from ragassets_tests.pinecone_loopback import loopback_pinecone
 from ragassets_tests.scenario import CLEAN, Executioner, Project, fake_embedder, watched_effects
 from ragassets_tests.small_project import run
 
@@ -37,10 +38,18 @@ def chroma_server_settings(folder: Path) -> Iterator[Settings]:
         yield {"vector_store": f"chroma+{server.url}", "chroma": {"collection_prefix": "acme-"}}
 
 
+def pinecone_settings(_folder: Path) -> Iterator[Settings]:
+    with loopback_pinecone() as service:
+        service.lag_seconds = 0.02
+        pinecone = {"api_key": service.api_key, "host": service.url}
+        yield {"vector_store": "pinecone://acme", "pinecone": pinecone}
+
+
 BACKENDS: dict[str, Callable[[Path], Iterator[Settings]]] = {
     "faiss": faiss_settings,
     "chroma": chroma_settings,
     "chroma-server": chroma_server_settings,
+    "pinecone": pinecone_settings,
 }
 
 
@@ -91,7 +100,7 @@ def test_documents_are_ingested_searched_edited_and_audited(project: Project) ->
 
 def test_an_ingestion_that_was_killed_is_finished_by_the_next_one(project: Project) -> None:
     """A real SIGKILL around each kind of write to the collection."""
-    if "+" in str(project.settings["vector_store"]):
+    if "://" in str(project.settings["vector_store"]):
         pytest.skip("putting a project back as it was does not put its server back")
     project.configure_source(shards=1)
     project.save()
