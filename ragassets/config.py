@@ -208,6 +208,14 @@ class LedgerConfig(_Section):
     clean-up that somebody takes back; 10 million unused vectors of 384 dimensions are 15 GB."""
 
 
+class RetentionConfig(_Section):
+    """How long what is no longer used is kept."""
+
+    rollback_days: Annotated[int, Field(ge=0, le=36_500)] = 7
+    """A version that an alias served is not dropped before, because it is the way back: a week
+    covers the complaints of a working week and the holiday after it."""
+
+
 class PricesConfig(_Section):
     """What computing costs; `ragassets index plan` multiplies."""
 
@@ -266,6 +274,7 @@ class Config(_Section):
     """What a version must keep before an alias may serve it."""
 
     ledger: LedgerConfig = LedgerConfig()
+    retention: RetentionConfig = RetentionConfig()
     prices: PricesConfig = PricesConfig()
 
     folder: Annotated[Path, Field(exclude=True)] = Field(default_factory=Path.cwd)

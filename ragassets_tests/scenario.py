@@ -29,6 +29,7 @@ from ragassets.core.asset_tables import (
     ALIAS_SWITCHES,
     BUILD_WINDOWS,
     DEAD_LETTERS,
+    DROPPED_VERSIONS,
     INDEX_INTENTS,
     INDEX_VERSIONS,
     INDEXED_CHUNKS,
@@ -115,7 +116,7 @@ VOLATILE = frozenset(
     {"run_id", "failed_run_id", "computed_at", "first_failed_at", "last_failed_at", "sealed_at"}
     | {"latency_ms_p50", "latency_ms_p95"}
     | {"first_seen_at", "changed_at", "switched_at", "updated_at", "switch_id", "stack_trace"}
-    | {"begun_at", "recorded_at"}
+    | {"begun_at", "recorded_at", "dropped_at"}
 )
 """Columns that tell when, by which run and on which line of the code, not what."""
 
@@ -129,6 +130,7 @@ SPECS: tuple[TableSpec, ...] = (
     ALIAS_SWITCHES,
     BUILD_WINDOWS,
     RECORDED_SETTINGS,
+    DROPPED_VERSIONS,
 )
 
 
@@ -459,10 +461,12 @@ EFFECTS: tuple[tuple[str, str], ...] = (
     ("ragassets.adapters.qdrant_edge_store.QdrantEdgeStore", "delete"),
     ("ragassets.adapters.qdrant_edge_store.QdrantEdgeStore", "flush"),
     ("ragassets.adapters.qdrant_edge_store.QdrantEdgeStore", "switch_alias"),
+    ("ragassets.adapters.qdrant_edge_store.QdrantEdgeStore", "drop_collection"),
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "ensure_collection"),
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "upsert"),
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "delete"),
     ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "switch_alias"),
+    ("ragassets.adapters.qdrant_server_store.QdrantServerStore", "drop_collection"),
     *(
         (f"ragassets.adapters.{store}", effect)
         for store in (
@@ -471,7 +475,7 @@ EFFECTS: tuple[tuple[str, str], ...] = (
             "chroma_server_store.ChromaServerStore",
             "pinecone_store.PineconeStore",
         )
-        for effect in ("ensure_collection", "upsert", "delete", "switch_alias")
+        for effect in ("ensure_collection", "upsert", "delete", "switch_alias", "drop_collection")
     ),
     ("ragassets.adapters.catalog.Catalog", "replace_documents"),
 )

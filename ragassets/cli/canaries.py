@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from ragassets.cli.failures import wrong_use
-from ragassets.cli.indexes import AliasOption, ForceOption, ReasonOption, actor
+from ragassets.cli.indexes import AliasOption, ForceOption, ReasonOption
 from ragassets.cli.output import hint, write_json, write_line
-from ragassets.cli.session import ConfigOption, JsonOption, Session
+from ragassets.cli.session import ConfigOption, JsonOption, Session, actor
 from ragassets.core.canaries import Canary, format_share, parse_share
 
 

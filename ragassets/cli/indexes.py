@@ -1,11 +1,11 @@
-"""`ragassets index …`: list, build, evaluate, promote and roll back index versions."""
+"""`ragassets index …`: list, build, evaluate, promote, roll back and drop index versions."""
 
-import getpass
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import typer
 
+from ragassets.cli.drops import drop
 from ragassets.cli.evaluations import write_evaluation
 from ragassets.cli.failures import NEEDS_ATTENTION, CommandGroup
 from ragassets.cli.ingestion import write_report
@@ -13,12 +13,14 @@ from ragassets.cli.inspection import write_versions
 from ragassets.cli.output import hint, write_json, write_line, write_table
 from ragassets.cli.plans import write_plan
 from ragassets.cli.progress import stage_progress
-from ragassets.cli.session import ConfigOption, JsonOption, Session
+from ragassets.cli.session import ConfigOption, JsonOption, Session, actor
 from ragassets.core.periods import parse_since
 
 index = typer.Typer(
     cls=CommandGroup, help="Index versions and the aliases that serve them.", no_args_is_help=True
 )
+
+index.command("drop")(drop)
 
 AliasOption = Annotated[
     str | None, typer.Option("--alias", help=r"Which alias to move. \[default: documents]")
@@ -222,11 +224,3 @@ def _move(
         write_line(f"alias {name}: canary {canary.index_version} ended with it")
     if action == "promote" and before.get(name):
         hint(f"Back again: ragassets index rollback --alias {name}")
-
-
-def actor() -> str:
-    """Who does it, for the history."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"

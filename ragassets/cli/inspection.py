@@ -101,6 +101,11 @@ def write_versions(versions: "list[VersionStatus]") -> None:
             write_line(f"attention: {version.index_version} failed its gates: {failed}")
         if version.quality_note:
             write_line(f"attention: {version.index_version} is not judged: {version.quality_note}")
+        if version.dropped is not None and not version.dropped["is_finished"]:
+            name = version.index_version
+            write_line(
+                f"attention: the drop of {name} was interrupted: ragassets index drop {name}"
+            )
     for text in sorted({version.note for version in versions if version.note}):
         write_line(f"attention: points are not known: {text}")
 

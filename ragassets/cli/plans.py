@@ -53,8 +53,8 @@ def _costs(estimate: "Estimate") -> dict[str, object]:
         "time to split": _duration(estimate.chunking_seconds),
         "time to embed": f"{_duration(estimate.embedding_seconds)} at {speed}, {basis}",
         "price": cost,
-        "disk": _size(estimate.disk_bytes),
-        "vector store": _size(estimate.vector_store_bytes),
+        "disk": size(estimate.disk_bytes),
+        "vector store": size(estimate.vector_store_bytes),
     }
 
 
@@ -63,5 +63,6 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _size(n_bytes: int) -> str:
+def size(n_bytes: int) -> str:
+    """Bytes as people read them."""
     return f"{n_bytes / 1e6:,.1f} MB"

@@ -1,5 +1,6 @@
 """What every command shares: the global options, and the configuration that they lead to."""
 
+import getpass
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
@@ -57,3 +58,11 @@ class Session:
         from ragassets.adapters.workspace import Workspace
 
         return Workspace(self.config)
+
+
+def actor() -> str:
+    """Who does it, for the history."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"

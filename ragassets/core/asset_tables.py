@@ -84,6 +84,27 @@ BUILD_WINDOWS = TableSpec(
 )
 """Index versions that were begun. `since`: only documents modified since then; null for all."""
 
+DROPPED_VERSIONS = TableSpec(
+    "_dropped_versions",
+    pl.Schema(
+        {
+            "index_version": TEXT,
+            "state": TEXT,
+            "dropped_at": TIMESTAMP,
+            "actor": TEXT,
+            "reason": TEXT,
+            "chunking": TEXT,
+            "embedding_set": TEXT,
+            "run_id": TEXT,
+        }
+    ),
+    ("index_version",),
+    "index_version",
+)
+"""Index versions that somebody dropped. `state` is `dropping` from the first removal to the last,
+`dropped` from then on, and `begun_anew` once it is built again. `chunking` and `embedding_set` are
+what it was made of; null where nobody knows."""
+
 RAW_DOCUMENTS = Stage(
     name="raw_documents",
     content={

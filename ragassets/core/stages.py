@@ -107,6 +107,8 @@ class RunContext:
     now: Callable[[], datetime]
     redriven: frozenset[str] = frozenset()
     """Keys to compute again although their input failed for good."""
+    is_requested: bool = False
+    """A person asked for these very partitions: an index version that was dropped begins anew."""
     max_attempts: int = MAX_TRANSIENT_ATTEMPTS
     checkpoints: Checkpoints | None = None
     progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None

@@ -2,31 +2,24 @@
 
 The conditions stand on the assets from `chunks` on, and one sensor evaluates them. They look at
 data versions, so a partition that was made again with the same content asks for nothing; each asks
-once: what failed waits for a change, for `ragassets index build` or for a person.
+once: what failed waits for a change, for `ragassets index build` or for a person. Which keys they
+may ask for is said in `defs/version_keys.py`.
 """
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from ragassets.config import Config
+from ragassets.defs.events import DATA_VERSION_TAG, DROPPED
+from ragassets.defs.live_first import FILL_TAGS, IsLive, LiveFirstSensor
+from ragassets.defs.version_keys import VersionKeys, key_of
 
 SENSOR = "keep_index_versions"
 
 TICK_SECONDS = 10
 """An idle tick over 1,024 shards takes half a second."""
-
-BACKFILL_TAG = "ragassets/backfill"
-"""Run tag of what the sensor starts; `dagster.yaml` bounds how many such runs there are at once."""
-
-RUN_TAGS = {
-    # What a command or a person starts has priority 0 and goes first.
-    "dagster/priority": "-10",
-    BACKFILL_TAG: "automatic",
-}
 
 COMMAND_TAG = "ragassets/command"
 """Run tag of the runs that a `ragassets` command computes in its own process."""
@@ -35,20 +28,20 @@ _Condition = dg.AutomationCondition
 
 
 class BelongsToCurrentVersion(dg.AutomationCondition[dg.AssetKey]):
-    """True for partitions of automatic keys, and of keys that were begun.
+    """True for partitions of automatic keys, and of keys that were begun; never of dropped ones.
 
-    A version with `backfill: manual` waits for a person; what somebody began is kept current.
+    A version with `backfill: manual` waits for a person; what somebody began is kept current, until
+    somebody drops it.
     """
 
-    def __init__(self, dimension: str | None, automatic: Collection[str]) -> None:
-        """Tell partitions apart by a dimension's key; by the whole key where there is but one."""
-        self._dimension = dimension
-        self._automatic = frozenset(automatic)
+    def __init__(self, keys: VersionKeys) -> None:
+        """Ask these keys."""
+        self._keys = keys
 
     @property
     def name(self) -> str:
         """What the UI shows."""
-        return f"{self._dimension or 'index_version'} is automatic, or was begun"
+        return "is automatic, or was begun, and is not dropped"
 
     @property
     def requires_cursor(self) -> bool:
@@ -58,23 +51,58 @@ class BelongsToCurrentVersion(dg.AutomationCondition[dg.AssetKey]):
     def evaluate(
         self, context: dg.AutomationContext[dg.AssetKey]
     ) -> dg.AutomationResult[dg.AssetKey]:
-        """Ask the configuration, and the event log for what was begun."""
+        """Ask the configuration and what was dropped, and the event log for what was begun."""
         view = context.asset_graph_view
         partitions_def = view.asset_graph.get(context.key).partitions_def
         if partitions_def is None:
             return dg.AutomationResult(context, context.candidate_subset)
+        asset = context.key.to_user_string()
         begun = view.instance.get_materialized_partitions(context.key)
-        wanted = self._automatic | {self._key(partition) for partition in begun}
-        chosen = {key for key in partitions_def.get_partition_keys() if self._key(key) in wanted}
+        wanted = self._keys.current(asset, map(key_of, begun), view.effective_dt)
+        chosen = {key for key in partitions_def.get_partition_keys() if key_of(key) in wanted}
         current = view.get_subset_from_partition_keys(context.key, partitions_def, chosen)
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection(current))
 
-    def _key(self, partition: str) -> str:
-        if self._dimension is None:
-            return partition
-        # Keys of several dimensions are joined in the order of the dimensions' names, and
-        # `source_shard` comes last of all that the graph has.
-        return partition.rsplit("|", 1)[0]
+
+class IsEmptied(dg.AutomationCondition[dg.AssetKey]):
+    """True for partitions that Dagster takes for made, and whose rows went with a dropped version.
+
+    Only where somebody needs them again: the version was begun anew, or another one came.
+    """
+
+    def __init__(self, keys: VersionKeys) -> None:
+        """Ask these keys."""
+        self._keys = keys
+
+    @property
+    def name(self) -> str:
+        """What the UI shows."""
+        return "was emptied with a dropped version"
+
+    @property
+    def requires_cursor(self) -> bool:
+        """Nothing is remembered from tick to tick."""
+        return False
+
+    def evaluate(
+        self, context: dg.AutomationContext[dg.AssetKey]
+    ) -> dg.AutomationResult[dg.AssetKey]:
+        """Ask what was ever dropped, and for those keys alone the event log."""
+        view = context.asset_graph_view
+        partitions_def = view.asset_graph.get(context.key).partitions_def
+        asset, now = context.key.to_user_string(), view.effective_dt
+        suspects = self._keys.ever_emptied(asset, now)
+        if partitions_def is None or not suspects:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        tags = view.instance.event_log_storage.get_latest_tags_by_partition(
+            context.key,
+            dg.DagsterEventType.ASSET_MATERIALIZATION,
+            [DATA_VERSION_TAG],
+            [key for key in partitions_def.get_partition_keys() if key_of(key) in suspects],
+        )
+        emptied = {key for key, found in tags.items() if found[DATA_VERSION_TAG] == DROPPED}
+        subset = view.get_subset_from_partition_keys(context.key, partitions_def, emptied)
+        return dg.AutomationResult(context, context.candidate_subset.compute_intersection(subset))
 
 
 COMMAND_PAUSE = timedelta(seconds=10)
@@ -116,14 +144,13 @@ def is_command_at_work(instance: dg.DagsterInstance, now: datetime) -> bool:
     return any(map(instance.get_runs_count, (going_on, just_now)))
 
 
-def keep_versions_current(
-    dimension: str | None, automatic: Collection[str]
-) -> _Condition[dg.AssetKey]:
+def keep_versions_current(keys: VersionKeys) -> _Condition[dg.AssetKey]:
     """Ask for partitions that are missing or whose inputs changed, once all inputs are there."""
+    is_missing = _Condition.missing() | IsEmptied(keys)
     return (
-        BelongsToCurrentVersion(dimension, automatic)
-        & _asked_for(_Condition.missing().newly_true() | _inputs_changed())
-        & ~_Condition.any_deps_missing()
+        BelongsToCurrentVersion(keys)
+        & _asked_for(is_missing.newly_true() | _inputs_changed())
+        & ~_any_input(_Condition.missing() | IsEmptied(keys))
         & _at_rest()
     ).with_label("missing or behind")
 
@@ -144,33 +171,32 @@ def follow_changes_of_any() -> _Condition[dg.AssetKey]:
     ).with_label("any input changed")
 
 
-def build_automation_sensor(*assets: str) -> dg.AutomationConditionSensorDefinition:
+def build_automation_sensor(keys: VersionKeys, *assets: str) -> LiveFirstSensor:
     """The sensor that evaluates the conditions of these assets, running by default."""
-    return dg.AutomationConditionSensorDefinition(
+
+    def who_is_live() -> IsLive:
+        live = {asset: keys.live(asset) for asset in assets}
+
+        def is_live(asset: dg.AssetKey, partition: str | None) -> bool:
+            wanted = live.get(asset.to_user_string())
+            # Dead letters, the catalog and the aliases tell of what is served.
+            return wanted is None or partition is None or key_of(partition) in wanted
+
+        return is_live
+
+    return LiveFirstSensor(
         SENSOR,
         target=dg.AssetSelection.assets(*assets),
-        run_tags=RUN_TAGS,
+        # What it asks for is parted afterwards; without that it would all be fills.
+        run_tags=FILL_TAGS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=TICK_SECONDS,
         # The daemon could not evaluate conditions of our own.
         use_user_code_server=True,
         description="Builds index versions with `backfill: auto`, and keeps those current that"
-        " were begun. Its runs have the lowest priority.",
-    )
-
-
-def automatic_keys(config: Config) -> dict[str, list[str]]:
-    """The chunkings, embedding sets and index versions that need no person to be built."""
-    automatic = {
-        name: version
-        for name, version in config.index_versions.items()
-        if version.backfill == "auto"
-    }
-    return {
-        "chunkings": sorted({version.chunking for version in automatic.values()}),
-        "embedding_sets": sorted({version.embedding_set for version in automatic.values()}),
-        "index_versions": sorted(automatic),
-    }
+        " were begun. Updates of a version that is served, or is a canary, go first; fills have the"
+        " lowest priority.",
+    ).asking(who_is_live)
 
 
 def _asked_for(trigger: _Condition[dg.AssetKey]) -> _Condition[dg.AssetKey]:
@@ -182,10 +208,12 @@ def _asked_for(trigger: _Condition[dg.AssetKey]) -> _Condition[dg.AssetKey]:
 
 
 def _inputs_changed() -> _Condition[Any]:
+    return _any_input(_Condition.data_version_changed())
+
+
+def _any_input(condition: _Condition[Any]) -> _Condition[Any]:
     # Dagster leaves the type of this parameter open.
-    return _Condition.any_deps_match(  # pyright: ignore[reportUnknownMemberType]
-        _Condition.data_version_changed()
-    )
+    return _Condition.any_deps_match(condition)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _at_rest() -> _Condition[dg.AssetKey]:

@@ -21,6 +21,9 @@ CODE_VERSION_TAG = "dagster/code_version"
 INPUT_DATA_VERSION_TAG = "dagster/input_data_version"
 INPUT_EVENT_POINTER_TAG = "dagster/input_event_pointer"
 
+DROPPED = "dropped"
+"""Data version of a partition whose rows went with an index version."""
+
 LOGGED_BY_STEP: Metadata = {"__source_asset_observation__": dg.MetadataValue.bool(True)}
 """Metadata of an output for which Dagster logs no event: what it marks the outputs of observable
 sources with, because their function has logged the observations by then."""

@@ -19,12 +19,14 @@ from ragassets.defs.assets.raw_documents import build_raw_documents
 from ragassets.defs.assets.source_objects import build_source_objects
 from ragassets.defs.assets.unique_documents import build_unique_documents
 from ragassets.defs.assets.valid_documents import build_valid_documents
-from ragassets.defs.automation import automatic_keys, build_automation_sensor
+from ragassets.defs.automation import build_automation_sensor
 from ragassets.defs.checks import most_documents_are_readable
+from ragassets.defs.drop_job import build_drop_schedule, drop_index_versions
 from ragassets.defs.jobs import build_jobs
 from ragassets.defs.partitions import build_partitions
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.source_sensors import build_source_schedules, build_source_sensors
+from ragassets.defs.version_keys import VersionKeys
 
 AUTOMATED = (
     "unique_documents",
@@ -54,7 +56,8 @@ def build_definitions(config: Config) -> dg.Definitions:
         warnings.filterwarnings(
             "ignore", ".*partitions_def on an AssetCheckSpec", dg.PreviewWarning
         )
-        partitions, automatic = build_partitions(config), automatic_keys(config)
+        partitions, resource = build_partitions(config), WorkspaceResource(config)
+        keys = VersionKeys(resource)
         assets = [
             build_source_objects(partitions, config),
             build_raw_documents(partitions),
@@ -63,10 +66,10 @@ def build_definitions(config: Config) -> dg.Definitions:
             build_clean_documents(partitions),
             build_document_signatures(partitions),
             build_unique_documents(partitions),
-            build_chunks(partitions, automatic["chunkings"]),
-            build_embeddings(partitions, automatic["embedding_sets"]),
-            build_indexed_chunks(partitions, automatic["index_versions"]),
-            build_index_versions(partitions, automatic["index_versions"]),
+            build_chunks(partitions, keys),
+            build_embeddings(partitions, keys),
+            build_indexed_chunks(partitions, keys),
+            build_index_versions(partitions, keys),
             build_live_index(),
             build_dead_letters(partitions),
             build_document_catalog(partitions),
@@ -74,10 +77,10 @@ def build_definitions(config: Config) -> dg.Definitions:
         return dg.Definitions(
             assets=assets,
             asset_checks=[most_documents_are_readable],
-            jobs=build_jobs(),
-            sensors=[build_automation_sensor(*AUTOMATED), *build_source_sensors(config)],
-            schedules=build_source_schedules(config),
-            resources={"workspace": WorkspaceResource(config)},
+            jobs=[*build_jobs(), drop_index_versions],
+            schedules=[build_drop_schedule(), *build_source_schedules(config)],
+            sensors=[build_automation_sensor(keys, *AUTOMATED), *build_source_sensors(config)],
+            resources={"workspace": resource},
             # A run's steps share one process, so that models and parsers load once a run.
             executor=dg.in_process_executor,
         )

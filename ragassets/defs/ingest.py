@@ -16,7 +16,7 @@ from dagster import DagsterInstance, ExecuteInProcessResult
 # What a failed blocking check raises has no public name.
 from dagster._core.errors import DagsterAssetCheckFailedError
 
-from ragassets.defs import jobs, metadata
+from ragassets.defs import drop_job, jobs, metadata
 from ragassets.defs.assets.source_objects import CONFIRM_DELETIONS_TAG, SOURCES_TAG
 from ragassets.defs.failures import StepFailure
 from ragassets.defs.graph import build_definitions
@@ -156,6 +156,8 @@ def build(
 ) -> IngestReport:
     """Chunk, embed, index and seal one version from the documents that are there.
 
+    A version that was dropped begins anew.
+
     Args:
         resource: The configuration and what it opens.
         instance: Where the runs are recorded.
@@ -166,10 +168,13 @@ def build(
     Raises:
         RagAssetsError: Something of the run, not of a document, failed.
     """
+    from ragassets.core.stages import RunContext
     from ragassets.stages.build_windows import begin_version
+    from ragassets.stages.dropping import begin_anew
 
     resource.config.index_version(index_version)
     _check_before_work(resource)
+    begin_anew(resource.workspace, index_version, RunContext("begun anew", now))
     begin_version(resource.workspace, index_version, now(), since=since)
     runs = _Runs(resource, instance, progress)
     runs.build([index_version])
@@ -260,6 +265,43 @@ def _change_alias(
 ) -> None:
     runs = _Runs(resource, instance, lambda _stage, _done, _total: None)
     runs.execute(jobs.MOVE_ALIASES, config={"ops": {"live_index": {"config": dict(asked)}}})
+
+
+def drop_versions(
+    resource: WorkspaceResource,
+    instance: DagsterInstance,
+    index_versions: Sequence[str],
+    *,
+    actor: str,
+    reason: str,
+    is_now: bool = False,
+) -> None:
+    """Drop versions now; a drop that is refused starts no run.
+
+    Args:
+        resource: The configuration and what it opens.
+        instance: Where the run is recorded.
+        index_versions: Which ones; they need not be configured any more.
+        actor: Who asks.
+        reason: Why; has to be said with `is_now`.
+        is_now: Also those within their retention.
+
+    Raises:
+        ConfigurationError: `is_now` without a reason.
+        IndexVersionError: An alias uses one of them, or served it within the retention time.
+        UnknownNameError: Nothing is known of one of them.
+    """
+    from ragassets.stages.dropping import check_droppable
+
+    for name in index_versions:
+        check_droppable(resource.workspace, name, now(), is_now=is_now, reason=reason)
+    if not index_versions:
+        return
+    runs = _Runs(resource, instance, lambda _stage, _done, _total: None)
+    request = drop_job.DropRequest(
+        index_versions=list(index_versions), actor=actor, reason=reason, is_now=is_now
+    )
+    runs.execute(drop_job.DROP_INDEX_VERSIONS, config=drop_job.run_config(request))
 
 
 class _Runs:

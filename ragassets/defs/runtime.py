@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster import DagsterRun
 
+from ragassets.defs.automation import COMMAND_TAG
+from ragassets.defs.live_first import AUTOMATIC_TAG
 from ragassets.defs.partitions import SHARD
 from ragassets.defs.resources import WorkspaceResource, now
 
@@ -32,6 +34,7 @@ def run_context(context: dg.AssetExecutionContext, resource: WorkspaceResource) 
         run_id=run.run_id,
         now=now,
         checkpoints=resource.workspace.checkpoints,
+        is_requested=not {COMMAND_TAG, AUTOMATIC_TAG} & run.tags.keys(),
         progress=PROGRESS.get(run.run_id, _log_progress(context)),
     )
 

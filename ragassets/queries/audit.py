@@ -28,6 +28,7 @@ from ragassets.core.asset_tables import (
 from ragassets.core.stages import SHARD, Stage
 from ragassets.stages.build_windows import current_versions
 from ragassets.stages.dead_letters import gather_dead_letters
+from ragassets.stages.dropped_versions import read_drops
 
 MAX_EXAMPLES = 3
 
@@ -46,6 +47,7 @@ MEANINGS: dict[str, str] = {
     "missing_raw_bytes": "documents whose bytes are not in the landing zone",
     "retired_shards": "source shards in tables that the configuration no longer has",
     "leftover_intents": "points that a run was about to write when it died",
+    "unfinished_drops": "index versions whose drop was interrupted: `ragassets index drop` again",
 }
 """Every check, and what a finding of it is."""
 
@@ -288,3 +290,5 @@ def _audit_leftovers(workspace: Workspace) -> Iterator[Finding]:
 
     intents = workspace.tables.read(INDEX_INTENTS, columns=["index_version", "point_id"])
     yield _finding("leftover_intents", ("/".join(row) for row in intents.iter_rows()))
+    drops = read_drops(workspace.tables).values()
+    yield _finding("unfinished_drops", (d.index_version for d in drops if d.state == "dropping"))

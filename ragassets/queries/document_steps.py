@@ -22,8 +22,9 @@ from ragassets.core.asset_tables import (
 from ragassets.core.incremental import MAX_TRANSIENT_ATTEMPTS
 from ragassets.core.stages import SHARD, Stage
 from ragassets.queries.documents import KnownDocument
+from ragassets.stages.dropped_versions import dropped_names
 
-StepState = Literal["ok", "duplicate", "failed", "pending", "not reached"]
+StepState = Literal["ok", "duplicate", "failed", "pending", "not reached", "dropped"]
 
 DETAILS: Mapping[str, tuple[str, ...]] = {
     RAW_DOCUMENTS.name: ("content_hash", "size_bytes", "etag"),
@@ -87,20 +88,25 @@ def document_steps(workspace: Workspace, document: KnownDocument) -> Iterator[St
         yield step
         is_open = is_open and step.n_rows > 0 and step.state != "duplicate"
     config = workspace.config
-    for chunking in dict.fromkeys(v.chunking for v in config.index_versions.values()):
+    dropped = dropped_names(workspace.tables)
+    kept = {name: v for name, v in config.index_versions.items() if name not in dropped}
+    for chunking in dict.fromkeys(v.chunking for v in kept.values()):
         step = _step(workspace, document, CHUNKS, chunking, is_open=is_open, n_expected=1)
         n_chunks[chunking] = step.n_rows
         yield step
-    for name, (chunking, _) in config.embedding_sets().items():
+    for name, chunking in {v.embedding_set: v.chunking for v in kept.values()}.items():
         n_expected = n_chunks[chunking]
         yield _step(
             workspace, document, EMBEDDINGS, name, is_open=n_expected > 0, n_expected=n_expected
         )
-    for name, version in config.index_versions.items():
+    for name, version in kept.items():
         n_expected = n_chunks[version.chunking]
         yield _step(
             workspace, document, INDEXED_CHUNKS, name, is_open=n_expected > 0, n_expected=n_expected
         )
+    for name in (name for name in config.index_versions if name in dropped):
+        step = _step(workspace, document, INDEXED_CHUNKS, name, is_open=False, n_expected=1)
+        yield replace(step, state="dropped")
 
 
 def _step(

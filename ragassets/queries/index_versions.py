@@ -14,11 +14,14 @@ from ragassets.core.tables import Tables
 from ragassets.errors import ConfigurationError, ServiceError
 from ragassets.queries.json_values import json_value
 from ragassets.stages.alias_history import running_canaries
+from ragassets.stages.dropped_versions import Drop, read_drops
 from ragassets.stages.golden_queries import golden_queries
 from ragassets.stages.judgement import last_seal
 from ragassets.stages.staleness import VersionRows, read_version_rows
 
-State = Literal["absent", "building", "incomplete", "failed_gates", "sealed", "unconfigured"]
+State = Literal[
+    "absent", "building", "incomplete", "failed_gates", "sealed", "dropped", "unconfigured"
+]
 
 STATUS_TIMEOUT_SECONDS = 3.0
 """A status that says "busy" after this is worth more than one that waits for a long upload."""
@@ -30,8 +33,8 @@ class VersionStatus:
 
     index_version: str
     state: State
-    """`building`: points are there that no seal covers; `unconfigured`: left over from an earlier
-    configuration."""
+    """`building`: points are there that no seal covers; `dropped`: nothing starts it by itself;
+    `unconfigured`: left over from an earlier configuration."""
     live: bool
     """Whether an alias serves it."""
     aliases: tuple[str, ...]
@@ -71,6 +74,8 @@ class VersionStatus:
     """Why something could not be told."""
     quality_note: str = ""
     """Why the quality says nothing of the version, where it does not."""
+    dropped: Mapping[str, object] | None = None
+    """When it was dropped, by whom, why, and whether all of it is gone; None where it was not."""
 
     def as_json(self) -> dict[str, object]:
         """The public shape; the name is the key that holds it."""
@@ -116,10 +121,19 @@ def list_index_versions(workspace: Workspace) -> list[VersionStatus]:
         for row in workspace.tables.read(INDEX_VERSIONS).iter_rows(named=True)
     }
     configured = workspace.config.index_versions
-    left_over = sorted((set(view.collections) | set(seals)) - set(configured))
+    drops = {name: drop for name, drop in read_drops(workspace.tables).items() if drop.stands}
+    left_over = sorted((set(view.collections) | set(seals) | set(drops)) - set(configured))
     return [
-        *(_configured(workspace, name, view, seals.get(name)) for name in configured),
-        *(_left_over(name, view, seals.get(name)) for name in left_over),
+        *(
+            _left_over(workspace, name, view, seals.get(name), drops.get(name))
+            if name in drops
+            else _configured(workspace, name, view, seals.get(name))
+            for name in configured
+        ),
+        *(
+            _left_over(workspace, name, view, seals.get(name), drops.get(name))
+            for name in left_over
+        ),
     ]
 
 
@@ -189,11 +203,19 @@ def _explain_zero(
     )
 
 
-def _left_over(name: str, view: StoreView, seal: Mapping[str, object] | None) -> VersionStatus:
+def _left_over(
+    workspace: Workspace,
+    name: str,
+    view: StoreView,
+    seal: Mapping[str, object] | None,
+    drop: Drop | None,
+) -> VersionStatus:
+    """A version that nothing works on: it was dropped, or left the configuration."""
     sealed = _last_seal(seal)
+    configured = workspace.config.index_versions.get(name)
     return VersionStatus(
         index_version=name,
-        state="unconfigured",
+        state="unconfigured" if drop is None else "dropped",
         live=name in view.aliases.values(),
         aliases=_aliases_of(view, name),
         canary_of=view.canaries.get(name, {}),
@@ -203,9 +225,10 @@ def _left_over(name: str, view: StoreView, seal: Mapping[str, object] | None) ->
         indexed_chunks=0,
         points=view.points.get(name) if name in view.collections else 0,
         stale=0,
-        chunking=None,
-        embedding_model=None,
-        backfill=None,
+        chunking=configured and configured.chunking,
+        embedding_model=configured and configured.embedding_model,
+        backfill=configured and configured.backfill,
+        dropped=drop and _dropped(drop),
         note=view.note,
         failed=sealed.n_failed,
         problems=sealed.problems,
@@ -219,6 +242,15 @@ def _left_over(name: str, view: StoreView, seal: Mapping[str, object] | None) ->
         shard_problems=sealed.shard_problems,
         sealed_at=sealed.sealed_at,
     )
+
+
+def _dropped(drop: Drop) -> dict[str, object]:
+    return {
+        "at": drop.dropped_at,
+        "by": drop.actor,
+        "reason": drop.reason,
+        "is_finished": drop.state == "dropped",
+    }
 
 
 def version_state(workspace: Workspace, name: str, tables: Tables) -> State:

@@ -78,7 +78,7 @@ def explain(workspace: Workspace, document: KnownDocument) -> Explanation:
     appearances = tuple(
         Appearance(step.under or "", serving.get(step.under or "", ()), step.n_rows)
         for step in steps
-        if step.stage == INDEXED_CHUNKS.name and step.n_rows
+        if step.stage == INDEXED_CHUNKS.name and step.n_rows and step.state != "dropped"
     )
     duplicate = _duplicate(workspace, steps)
     failed = next((step for step in steps if step.failure is not None), None)
@@ -143,6 +143,13 @@ def _verdict(  # noqa: PLR0911 - one line for each state that a document can be 
     if duplicate is not None:
         return _duplicate_verdict(workspace, duplicate)
     waiting = next((step for step in steps if step.state == "pending"), None)
+    dropped = [step.under or "" for step in steps if step.state == "dropped"]
+    if waiting is None and dropped:
+        names = ", ".join(dropped)
+        return (
+            f"not searchable: no index version is left, {names} was dropped; build one with"
+            f" `ragassets index build {dropped[0]}`"
+        )
     stage = waiting.stage if waiting else RAW_DOCUMENTS.name
     return f"not searchable yet: {stage} has not run on it; run `ragassets ingest`"
 

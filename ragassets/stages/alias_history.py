@@ -76,6 +76,22 @@ def find_alias_uses(workspace: Workspace, index_version: str) -> list[AliasUse]:
     return uses
 
 
+def versions_in_use(workspace: Workspace) -> set[str]:
+    """What the aliases serve and try, as their history tells; where they start, until they serve.
+
+    Asks no vector store, so it is right but for a move that was killed before it was written down:
+    good enough to say which work comes first.
+    """
+    found: set[str] = set()
+    for name, alias in workspace.config.aliases.items():
+        events = read_history(workspace.tables, name)
+        moves = [event.to_version for event in events if event.action in MOVES]
+        target = moves[-1] if moves else alias.live
+        canary = find_canary(events, target)
+        found |= {target} | ({canary.index_version} if canary else set())
+    return found
+
+
 def find_canary(events: Sequence[AliasSwitch], target: str | None) -> Canary | None:
     """The canary of an alias that points at `target` now; None where it has none.
 

@@ -17,6 +17,7 @@ from ragassets.config import IndexVersionConfig
 from ragassets.core.asset_tables import BUILD_WINDOWS, SOURCE_OBJECTS
 from ragassets.core.stages import SHARD
 from ragassets.core.tables import Tables
+from ragassets.stages.dropped_versions import dropped_names
 from ragassets.stages.inputs import partitions_of
 
 
@@ -71,15 +72,16 @@ def current_versions(workspace: Workspace) -> dict[str, IndexVersionConfig]:
     """The versions that an ingestion keeps current.
 
     Those with `backfill: auto`, those that an alias serves, and those that were begun: a version
-    that fell behind could not be promoted.
+    that fell behind could not be promoted. None that was dropped.
     """
     with workspace.vector_store() as store:
         served = set(store.aliases().values())
     wanted = served | begun_versions(workspace).keys()
+    dropped = dropped_names(workspace.tables)
     return {
         name: version
         for name, version in workspace.config.index_versions.items()
-        if version.backfill == "auto" or name in wanted
+        if (version.backfill == "auto" or name in wanted) and name not in dropped
     }
 
 

@@ -20,6 +20,7 @@ from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.stages.build_windows import in_chunking_window
+from ragassets.stages.dropped_versions import refuse_dropped_alone
 from ragassets.stages.inputs import (
     good_rows,
     partitions_of,
@@ -38,7 +39,11 @@ def update_chunks(
 
     Raises:
         ConfigurationError: The chunking was another one when it was built.
+        IndexVersionError: Only versions that were dropped need it.
     """
+    versions = workspace.config.index_versions.items()
+    users = [name for name, version in versions if version.chunking == chunking]
+    refuse_dropped_alone(workspace, context, users)
     tables = PinnedTables(workspace.tables, CHUNKS.outputs, CHUNKS.failures)
     documents = chunk_inputs(workspace, chunking, shards, tables)
     inputs = in_chunking_window(workspace, chunking, documents, shards, tables)

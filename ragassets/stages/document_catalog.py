@@ -25,6 +25,7 @@ from ragassets.core.fingerprints import data_version
 from ragassets.core.incremental import MAX_TRANSIENT_ATTEMPTS
 from ragassets.core.stages import SHARD, RunContext
 from ragassets.stages.dead_letters import failures_of
+from ragassets.stages.dropped_versions import dropped_names
 from ragassets.stages.inputs import good_rows, partitions_of
 
 STAGE_MARKS = (RAW_DOCUMENTS, PARSED_DOCUMENTS, VALID_DOCUMENTS, CLEAN_DOCUMENTS, UNIQUE_DOCUMENTS)
@@ -83,7 +84,10 @@ def catalog_rows(
 
 def _chunk_counts(workspace: Workspace, shards: Sequence[str]) -> pl.DataFrame:
     """Chunks and tokens under the chunking of the first index version: the others differ little."""
-    first = next(iter(workspace.config.index_versions.values()))
+    versions = workspace.config.index_versions
+    dropped = dropped_names(workspace.tables)
+    kept = [name for name in versions if name not in dropped]
+    first = versions[next(iter(kept or versions))]
     chunks = good_rows(
         workspace.tables, CHUNKS, shards, ("document_id", "n_tokens"), chunking=first.chunking
     )

@@ -26,6 +26,7 @@ from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import EmbeddingServiceError, InvalidVectorError, RagAssetsError
 from ragassets.stages.batches import in_batches
 from ragassets.stages.build_windows import in_embedding_window
+from ragassets.stages.dropped_versions import refuse_dropped_alone
 from ragassets.stages.embedding_speed import Stopwatch, record_speed
 from ragassets.stages.inputs import good_rows, partitions_of
 from ragassets.stages.recorded_settings import record_settings
@@ -48,8 +49,12 @@ def update_embeddings(
 
     Raises:
         ConfigurationError: The model's settings were others when it was used first.
-        IndexVersionError: A collection was built with another model of that name.
+        IndexVersionError: A collection was built with another model of that name, or only versions
+            that were dropped need the embeddings.
     """
+    versions = workspace.config.index_versions.items()
+    users = [name for name, version in versions if version.embedding_set == embedding_set]
+    refuse_dropped_alone(workspace, context, users)
     tables = PinnedTables(workspace.tables, EMBEDDINGS.outputs, EMBEDDINGS.failures)
     chunking, model = workspace.config.embedding_sets()[embedding_set]
     embedder = workspace.embedder(model)

@@ -20,7 +20,7 @@ from ragassets.core.evaluation import RetrievalQuality
 from ragassets.core.fingerprints import data_version, fingerprint
 from ragassets.core.gates import failed_gates
 from ragassets.core.stages import RunContext
-from ragassets.core.tables import PinnedTables
+from ragassets.core.tables import PinnedTables, Tables
 from ragassets.stages.completeness import (
     Problem,
     dead_letter_share,
@@ -28,6 +28,7 @@ from ragassets.stages.completeness import (
     find_unequal_counts,
     read_vectors,
 )
+from ragassets.stages.dropped_versions import read_drops, refuse_dropped, way_back
 from ragassets.stages.golden_queries import Judges, find_judges
 from ragassets.stages.judgement import (
     Measured,
@@ -83,7 +84,7 @@ class SealReport:
         return failed_gates(self.verdict.gates)
 
 
-UnservableKind = Literal["absent", "incomplete", "changed", "behind", "failed_gates"]
+UnservableKind = Literal["dropped", "absent", "incomplete", "changed", "behind", "failed_gates"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ class Unservable:
     """Why no alias may point at a version."""
 
     kind: UnservableKind
-    """`absent`: never built; `incomplete`: as of its seal; `changed`: rows came or went since;
-    `behind`: its corpus changed since; `failed_gates`: whole and current, but not good enough."""
+    """`dropped`: by somebody; `absent`: never built; `incomplete`: as of its seal; `changed`: rows
+    came or went since; `behind`: its corpus changed since; `failed_gates`: whole and current, but
+    not good enough."""
     problem: str
     """Completes "index version 'v2' …"."""
     fix: str
@@ -104,7 +106,12 @@ class Unservable:
 
 
 def seal_index_version(workspace: Workspace, index_version: str, context: RunContext) -> SealReport:
-    """Judge a version and write its row of `index_versions`; retired shards are cleared before."""
+    """Judge a version and write its row of `index_versions`; retired shards are cleared before.
+
+    Raises:
+        IndexVersionError: The version was dropped.
+    """
+    refuse_dropped(workspace, index_version)
     retire_shards(workspace, index_version, context)
     tables = PinnedTables(workspace.tables, INDEX_VERSIONS)
     judges = find_judges(workspace, index_version, tables)
@@ -195,6 +202,13 @@ def describe_unservable(workspace: Workspace, index_version: str) -> Unservable 
     failed its gates is told apart from what is not whole, and named last.
     """
     tables = PinnedTables(workspace.tables)
+    drop = read_drops(tables).get(index_version)
+    if drop is not None and drop.stands:
+        return Unservable("dropped", drop.describe(), way_back(index_version))
+    return _describe_unfit(workspace, index_version, tables)
+
+
+def _describe_unfit(workspace: Workspace, index_version: str, tables: Tables) -> Unservable | None:
     build = f"Run `ragassets index build {index_version}`"
     seal = last_seal(workspace, index_version, tables)
     if seal is None:

@@ -26,6 +26,7 @@ from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.errors import StageError
 from ragassets.stages.batches import in_batches
 from ragassets.stages.build_windows import BuildWindow, in_version_window, keep_begun
+from ragassets.stages.dropped_versions import refuse_dropped
 from ragassets.stages.inputs import good_rows, partitions_of, with_source_input_hash
 from ragassets.stages.recorded_settings import record_settings
 
@@ -43,9 +44,11 @@ def update_indexed_chunks(
 
     Raises:
         ConfigurationError: The version's settings were others when it was begun.
+        IndexVersionError: The version was dropped.
     """
-    record_settings(workspace, "index_versions", index_version, context)
     with workspace.index_writer(index_version) as store:
+        refuse_dropped(workspace, index_version)
+        record_settings(workspace, "index_versions", index_version, context)
         return _IndexRun(workspace, store, index_version, shards).update(context)
 
 
@@ -102,7 +105,8 @@ class _IndexRun:
         self.store.ensure_collection(self.name, config, before_create=self._forget_points)
 
     def _forget_points(self) -> None:
-        """Empty the version's table."""
+        """Empty the version's table; from here on nobody else can drop the version."""
+        refuse_dropped(self.workspace, self.name)
         snapshot = self.tables.snapshot(INDEXED_CHUNKS.outputs)
         stale = self.tables.read_at(snapshot, [{"index_version": self.name}], columns=[SHARD])
         if stale.height:

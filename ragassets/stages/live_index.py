@@ -151,8 +151,9 @@ def switch_alias(workspace: Workspace, switch: AliasSwitch, context: RunContext)
         ConcurrentWriteError: Somebody else moved the alias meanwhile.
     """
     is_forced = switch.forced_over is not None
-    check_servable(workspace, switch.to_version, reason=switch.reason, is_forced=is_forced)
-    with workspace.vector_store() as store:
+    with workspace.index_writer(switch.to_version) as store:
+        # Who drops the version waits until the alias has moved, or has dropped it before the check.
+        check_servable(workspace, switch.to_version, reason=switch.reason, is_forced=is_forced)
         store.switch_alias(switch.alias, switch.to_version, expected=switch.from_version)
     _record(workspace, switch, context)
 

@@ -22,6 +22,7 @@ from ragassets.core.asset_tables import (
     RECORDED_SETTINGS,
 )
 from ragassets.core.stages import SHARD, RunContext
+from ragassets.core.tables import Tables
 from ragassets.errors import ConfigurationError
 
 Section = Literal["chunkings", "embedding_models", "index_versions"]
@@ -110,3 +111,14 @@ def _changed(section: str, name: str, key: str, *, old: object, new: object) -> 
         fix=f"Put {old!r} back, and give the new settings a new name: they are then built beside"
         " what is served, and can be compared and promoted",
     )
+
+
+def recorded_composition(tables: Tables) -> dict[str, tuple[str, str]]:
+    """Chunking and embedding set of every version that was begun, configured or not."""
+    rows = tables.read(RECORDED_SETTINGS, [{"section": "index_versions"}])
+    found: dict[str, tuple[str, str]] = {}
+    for name, recorded in rows.select("name", "settings").iter_rows():
+        settings = cast("dict[str, str]", json.loads(recorded))
+        chunking, model = settings["chunking"], settings["embedding_model"]
+        found[name] = (chunking, f"{chunking}.{model}")
+    return found

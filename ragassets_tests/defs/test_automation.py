@@ -2,28 +2,36 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 
+from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.defs.automation import COMMAND_TAG, RUN_TAGS, SENSOR
+from ragassets.defs.automation import COMMAND_TAG, SENSOR
+from ragassets.defs.drop_job import drop_events
 from ragassets.defs.events import DATA_VERSION_TAG
 from ragassets.defs.graph import AUTOMATED, build_definitions
+from ragassets.defs.live_first import FILL_TAGS, LIVE_TAGS
+from ragassets.stages.dropped_versions import Drop, DropState, write_drop
+from ragassets.stages.dropping import Removal
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 
 SHARDS = ("handbook-000", "handbook-001")
 V1 = {"chunking": "big", "embedding_model": "minilm"}
-MANUAL = {"chunking": "small", "embedding_model": "minilm", "backfill": "manual"}
+AUTO = {"chunking": "small", "embedding_model": "minilm"}
+MANUAL = {**AUTO, "backfill": "manual"}
 UPSTREAM = ("unique_documents", "clean_documents", "parsed_documents", "raw_documents")
 
 
-def config(**versions: Mapping[str, str]) -> Config:
+def config(root: Path, **versions: Mapping[str, str]) -> Config:
     """One source of two shards, two chunkings, and these index versions."""
     return Config.model_validate(
         {
+            "root": str(root),
             "sources": {"handbook": {"uri": "/documents", "shards": 2}},
             "chunkings": {"big": {}, "small": {"max_tokens": 64, "overlap_tokens": 8}},
             "index_versions": versions,
@@ -35,15 +43,37 @@ def config(**versions: Mapping[str, str]) -> Config:
 class Daemon:
     """Ticks of the sensor over one instance; what it asks for is made only when told so."""
 
-    def __init__(self, instance: DagsterInstance, settings: Config) -> None:
-        """Begin with an instance on which nothing ever ran."""
-        self.instance = instance
+    def __init__(
+        self, instance: DagsterInstance, root: Path, **versions: Mapping[str, str]
+    ) -> None:
+        """Begin with an instance on which nothing ever ran, and these index versions."""
+        self.instance, self.root = instance, root
         self.cursor = None
-        self.configure(settings)
+        self.configure(**versions)
 
-    def configure(self, settings: Config) -> None:
-        """Load another configuration, as a reload of the code location does."""
-        self.definitions = build_definitions(settings)
+    def configure(self, **versions: Mapping[str, str]) -> None:
+        """Load other index versions, as a reload of the code location does."""
+        self.config = config(self.root, **versions)
+        self.definitions = build_definitions(self.config)
+
+    def drop(self, version: str, state: DropState = "dropped") -> None:
+        """Record a drop as `ragassets index drop` does, with its events."""
+        settings = self.config.index_versions[version]
+        drop = Drop(
+            version,
+            state,
+            datetime.now(UTC),
+            "maria",
+            "",
+            settings.chunking,
+            settings.embedding_set,
+            "a-run",
+        )
+        write_drop(Workspace(self.config).tables, drop)
+        removal = Removal(drop, 0, 0, settings.embedding_set, 0, settings.chunking, 0)
+        if state == "dropped":
+            for event in drop_events(self.instance, removal):
+                self.instance.report_runless_asset_event(event)
 
     def tick(self, seconds_from_now: float = 0) -> dict[str, set[str | None]]:
         """Evaluate once; the partitions that are asked for, by asset."""
@@ -80,10 +110,10 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """An automatic version, over documents that are there."""
     with DagsterInstance.ephemeral() as instance:
-        started = Daemon(instance, config(v1=V1))
+        started = Daemon(instance, tmp_path, v1=V1)
         for asset in UPSTREAM:
             started.make(asset, *SHARDS)
         yield started
@@ -106,7 +136,7 @@ def test_an_automatic_version_is_built_from_chunks_to_alias(daemon: Daemon) -> N
 
 
 def test_a_manual_version_waits_and_is_kept_current_once_begun(daemon: Daemon) -> None:
-    daemon.configure(config(v1=V1, v2=MANUAL))
+    daemon.configure(v1=V1, v2=MANUAL)
     asked = {key for tick in daemon.settle() for keys in tick.values() for key in keys}
     assert not any("small" in str(key) or "v2" in str(key) for key in asked)
 
@@ -124,7 +154,7 @@ def test_a_manual_version_waits_and_is_kept_current_once_begun(daemon: Daemon) -
 def test_a_new_automatic_version_asks_only_for_what_is_its_own(daemon: Daemon) -> None:
     """The chunks of the live version are not touched."""
     daemon.settle()
-    daemon.configure(config(v1=V1, v2={**MANUAL, "backfill": "auto"}))
+    daemon.configure(v1=V1, v2=AUTO)
     asked = daemon.settle()
     everything = {(name, key) for tick in asked for name, keys in tick.items() for key in keys}
     assert {("chunks", key) for key in of("small")} <= everything
@@ -147,9 +177,9 @@ def test_a_changed_shard_asks_for_that_shard(daemon: Daemon) -> None:
     assert asked["chunks"] == {"big|handbook-001"}
 
 
-def test_nothing_is_asked_for_before_the_documents_are_there() -> None:
+def test_nothing_is_asked_for_before_the_documents_are_there(tmp_path: Path) -> None:
     with DagsterInstance.ephemeral() as instance:
-        daemon = Daemon(instance, config(v1=V1))
+        daemon = Daemon(instance, tmp_path, v1=V1)
         assert daemon.tick() == {}
         daemon.make("unique_documents", *SHARDS)
         daemon.make("clean_documents", "handbook-000")
@@ -176,9 +206,87 @@ def test_a_command_at_work_is_not_disturbed(daemon: Daemon) -> None:
     assert daemon.tick(seconds_from_now=60)["chunks"] == of("big")
 
 
-def test_the_sensor_runs_by_default_with_the_lowest_priority() -> None:
-    sensor = build_definitions(config(v1=V1)).resolve_sensor_def(SENSOR)
+class TestDroppedVersions:
+    """What a person dropped, nothing fills that starts by itself."""
+
+    @pytest.fixture
+    def dropped(self, daemon: Daemon) -> Daemon:
+        """Two automatic versions were built, and `v2` was dropped."""
+        daemon.configure(v1=V1, v2=AUTO)
+        daemon.settle()
+        daemon.drop("v2")
+        return daemon
+
+    def test_a_dropped_version_is_not_built_again_although_it_is_automatic(
+        self, dropped: Daemon
+    ) -> None:
+        daemon = dropped
+        asked = [daemon.tick() for _ in range(3)]
+        keys = {key for tick in asked for partitions in tick.values() for key in partitions}
+        assert not any("small" in str(key) or "v2" in str(key) for key in keys)
+
+    def test_a_dropped_version_is_not_kept_current(self, dropped: Daemon) -> None:
+        daemon = dropped
+        daemon.settle()
+        daemon.make("unique_documents", "handbook-001", version="2")
+        asked = {key for tick in daemon.settle() for keys in tick.values() for key in keys}
+        assert "big|handbook-001" in asked
+        assert not any("small" in str(key) or "v2" in str(key) for key in asked)
+
+    def test_one_that_is_being_dropped_is_left_alone_too(self, daemon: Daemon) -> None:
+        daemon.configure(v1=V1, v2=AUTO)
+        daemon.drop("v2", "dropping")
+        keys = {key for tick in daemon.settle() for keys in tick.values() for key in keys}
+        assert not any("small" in str(key) or "v2" in str(key) for key in keys)
+
+    def test_begun_anew_it_is_filled_where_it_is_empty(self, dropped: Daemon) -> None:
+        """Somebody filled one shard in the UI; Dagster takes the other one for made."""
+        daemon = dropped
+        daemon.settle()
+        daemon.drop("v2", "begun_anew")
+        daemon.make("chunks", "small|handbook-000")
+        daemon.make("embeddings", "small.minilm|handbook-000")
+        daemon.make("indexed_chunks", "v2|handbook-000")
+        asked = daemon.settle()
+        everything = {(name, key) for tick in asked for name, keys in tick.items() for key in keys}
+        assert ("chunks", "small|handbook-001") in everything
+        assert ("embeddings", "small.minilm|handbook-001") in everything
+        assert ("indexed_chunks", "v2|handbook-001") in everything
+        assert ("index_versions", "v2") in everything
+        assert ("chunks", "small|handbook-000") not in everything
+        assert daemon.tick() == {}
+
+    def test_another_version_of_the_same_embeddings_fills_them_first(self, dropped: Daemon) -> None:
+        """They went with the dropped one, and Dagster takes them for made."""
+        daemon = dropped
+        daemon.settle()
+        daemon.configure(v1=V1, v2=AUTO, v3={**AUTO, "sparse": None})
+        asked = daemon.settle()
+        made = ["chunks", "embeddings", "indexed_chunks"]
+        assert [name for tick in asked for name in tick if name in made][:3] == made
+        assert asked[0]["chunks"] == of("small")
+        indexed = [tick["indexed_chunks"] for tick in asked if "indexed_chunks" in tick]
+        assert indexed == [of("v3")]
+
+    def test_a_shared_chunking_stays_current_for_the_other(self, daemon: Daemon) -> None:
+        daemon.configure(v1=V1, v2={**V1, "sparse": None})
+        daemon.settle()
+        drop = Drop("v2", "dropped", datetime.now(UTC), "maria", "", "big", "big.minilm", "a-run")
+        write_drop(Workspace(daemon.config).tables, drop)
+        daemon.make("unique_documents", "handbook-001", version="2")
+        assert daemon.tick()["chunks"] == {"big|handbook-001"}
+        daemon.make("embeddings", "big.minilm|handbook-001", version="2")
+        assert daemon.tick()["indexed_chunks"] == {"v1|handbook-001"}
+
+
+def test_the_sensor_runs_by_default(tmp_path: Path) -> None:
+    sensor = build_definitions(config(tmp_path, v1=V1)).resolve_sensor_def(SENSOR)
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    assert RUN_TAGS == {"dagster/priority": "-10", "ragassets/backfill": "automatic"}
     assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
-    assert sensor.run_tags == RUN_TAGS
+    assert sensor.run_tags == FILL_TAGS
+    assert FILL_TAGS == {
+        "dagster/priority": "-10",
+        "ragassets/automatic": "fill",
+        "ragassets/backfill": "automatic",
+    }
+    assert LIVE_TAGS == {"dagster/priority": "5", "ragassets/automatic": "live"}

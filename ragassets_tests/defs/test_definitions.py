@@ -97,6 +97,7 @@ JOBS = {
     "seal_index_versions": {"index_versions"},
     "move_aliases": {"live_index"},
     "update_catalog": {"dead_letters", "document_catalog"},
+    "drop_index_versions": set[str](),
 }
 
 
@@ -160,7 +161,7 @@ def test_only_the_model_and_the_vector_store_are_limited_by_pools(
     assert {name: found for name, found in pools.items() if found} == POOLS
 
 
-def test_jobs_are_the_phases_of_an_ingestion(definitions: dg.Definitions) -> None:
+def test_jobs_are_the_phases_of_an_ingestion_and_a_drop(definitions: dg.Definitions) -> None:
     """One run targets one partitions definition, so the phases are runs of their own."""
     jobs = {
         job.name: {key.to_user_string() for key in job.asset_layer.executable_asset_keys}

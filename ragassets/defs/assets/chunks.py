@@ -1,6 +1,6 @@
 """`chunks`: spans of surviving documents under each chunking."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,13 +10,14 @@ from ragassets.defs.assets.stage_asset import build_stage_asset
 from ragassets.defs.automation import keep_versions_current
 from ragassets.defs.metadata import Metadata
 from ragassets.defs.partitions import CHUNKING, Partitions
+from ragassets.defs.version_keys import VersionKeys
 
 if TYPE_CHECKING:
     from ragassets.adapters.workspace import Workspace
     from ragassets.core.stages import RunContext, Stage, StageReport
 
 
-def build_chunks(partitions: Partitions, automatic: Collection[str]) -> dg.AssetsDefinition:
+def build_chunks(partitions: Partitions, keys: VersionKeys) -> dg.AssetsDefinition:
     """The asset, one partition a source shard and chunking."""
     return build_stage_asset(
         name="chunks",
@@ -31,7 +32,7 @@ def build_chunks(partitions: Partitions, automatic: Collection[str]) -> dg.Asset
         ],
         update=_update,
         dimension=CHUNKING,
-        automation_condition=keep_versions_current(CHUNKING, automatic),
+        automation_condition=keep_versions_current(keys),
         settings=_settings,
         backfill_policy=dg.BackfillPolicy.multi_run(16),
     )

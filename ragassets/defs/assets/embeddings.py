@@ -1,6 +1,6 @@
 """`embeddings`: vectors of chunks under each embedding set."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,13 +10,14 @@ from ragassets.defs.assets.stage_asset import build_stage_asset
 from ragassets.defs.automation import keep_versions_current
 from ragassets.defs.metadata import Metadata
 from ragassets.defs.partitions import EMBEDDING_SET, Partitions
+from ragassets.defs.version_keys import VersionKeys
 
 if TYPE_CHECKING:
     from ragassets.adapters.workspace import Workspace
     from ragassets.core.stages import RunContext, Stage, StageReport
 
 
-def build_embeddings(partitions: Partitions, automatic: Collection[str]) -> dg.AssetsDefinition:
+def build_embeddings(partitions: Partitions, keys: VersionKeys) -> dg.AssetsDefinition:
     """The asset, one partition a source shard and embedding set."""
     return build_stage_asset(
         name="embeddings",
@@ -28,7 +29,7 @@ def build_embeddings(partitions: Partitions, automatic: Collection[str]) -> dg.A
         deps=[dg.AssetDep("chunks", partition_mapping=partitions.chunks_to_embeddings)],
         update=_update,
         dimension=EMBEDDING_SET,
-        automation_condition=keep_versions_current(EMBEDDING_SET, automatic),
+        automation_condition=keep_versions_current(keys),
         settings=_settings,
         pool="embedding",
         # A model loads in seconds: many partitions a run, so that it loads once.

@@ -1,6 +1,5 @@
 """`index_versions`: sealed when complete, sound and measured."""
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -17,12 +16,13 @@ from ragassets.defs.metadata import Metadata
 from ragassets.defs.partitions import Partitions
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.runtime import run_context
+from ragassets.defs.version_keys import VersionKeys
 
 if TYPE_CHECKING:
     from ragassets.stages.index_versions import SealReport
 
 
-def build_index_versions(partitions: Partitions, automatic: Collection[str]) -> dg.AssetsDefinition:
+def build_index_versions(partitions: Partitions, keys: VersionKeys) -> dg.AssetsDefinition:
     """The asset, one partition an index version, with its blocking checks."""
 
     @dg.asset(
@@ -39,7 +39,7 @@ def build_index_versions(partitions: Partitions, automatic: Collection[str]) -> 
         pool="vector_store",
         retry_policy=RETRY_POLICY,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
-        automation_condition=keep_versions_current(None, automatic),
+        automation_condition=keep_versions_current(keys),
     )
     def index_versions(  # pyright: ignore[reportUnknownParameterType]
         context: dg.AssetExecutionContext,
