@@ -2,8 +2,9 @@
 
 The conditions stand on the assets from `chunks` on, and one sensor evaluates them. They look at
 data versions, so a partition that was made again with the same content asks for nothing; each asks
-once: what failed waits for a change, for `ragassets index build` or for a person. Which keys they
-may ask for is said in `defs/version_keys.py`.
+once. A document or chunk that failed for a passing reason is asked for again when its time has come
+(`core/retry_delays.py`); a run that failed as a whole waits for a change, for `ragassets index
+build` or for a person. Which keys the conditions may ask for is said in `defs/version_keys.py`.
 """
 
 from datetime import datetime, timedelta
@@ -105,6 +106,40 @@ class IsEmptied(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection(subset))
 
 
+class IsDueForRetry(dg.AutomationCondition[dg.AssetKey]):
+    """True for partitions with a failure that may pass and whose time has come.
+
+    A run that tries it again moves that time, so what stays true belongs to a run that died.
+    """
+
+    def __init__(self, keys: VersionKeys) -> None:
+        """Ask these keys."""
+        self._keys = keys
+
+    @property
+    def name(self) -> str:
+        """What the UI shows."""
+        return "a failure is to be tried again"
+
+    @property
+    def requires_cursor(self) -> bool:
+        """Nothing is remembered from tick to tick."""
+        return False
+
+    def evaluate(
+        self, context: dg.AutomationContext[dg.AssetKey]
+    ) -> dg.AutomationResult[dg.AssetKey]:
+        """Ask the failed rows."""
+        view = context.asset_graph_view
+        partitions_def = view.asset_graph.get(context.key).partitions_def
+        due = self._keys.due_for_retry(context.key.to_user_string(), view.effective_dt)
+        if partitions_def is None or not due:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        known = due.intersection(partitions_def.get_partition_keys())
+        subset = view.get_subset_from_partition_keys(context.key, partitions_def, known)
+        return dg.AutomationResult(context, context.candidate_subset.compute_intersection(subset))
+
+
 COMMAND_PAUSE = timedelta(seconds=10)
 """A command that did something so recently may be between two of its runs."""
 
@@ -145,14 +180,14 @@ def is_command_at_work(instance: dg.DagsterInstance, now: datetime) -> bool:
 
 
 def keep_versions_current(keys: VersionKeys) -> _Condition[dg.AssetKey]:
-    """Ask for partitions that are missing or whose inputs changed, once all inputs are there."""
+    """Ask for partitions that are missing, behind or due for a retry, once all inputs are there."""
     is_missing = _Condition.missing() | IsEmptied(keys)
     return (
         BelongsToCurrentVersion(keys)
-        & _asked_for(is_missing.newly_true() | _inputs_changed())
+        & _asked_for(is_missing.newly_true() | _inputs_changed() | IsDueForRetry(keys).newly_true())
         & ~_any_input(_Condition.missing() | IsEmptied(keys))
         & _at_rest()
-    ).with_label("missing or behind")
+    ).with_label("missing, behind or due")
 
 
 def follow_changes() -> _Condition[dg.AssetKey]:

@@ -25,6 +25,7 @@ from ragassets.defs.drop_job import build_drop_schedule, drop_index_versions
 from ragassets.defs.jobs import build_jobs
 from ragassets.defs.partitions import build_partitions
 from ragassets.defs.resources import WorkspaceResource
+from ragassets.defs.retry_sensor import build_retry_sensor
 from ragassets.defs.source_sensors import build_source_schedules, build_source_sensors
 from ragassets.defs.version_keys import VersionKeys
 
@@ -79,7 +80,11 @@ def build_definitions(config: Config) -> dg.Definitions:
             asset_checks=[most_documents_are_readable],
             jobs=[*build_jobs(), drop_index_versions],
             schedules=[build_drop_schedule(), *build_source_schedules(config)],
-            sensors=[build_automation_sensor(keys, *AUTOMATED), *build_source_sensors(config)],
+            sensors=[
+                build_automation_sensor(keys, *AUTOMATED),
+                build_retry_sensor(),
+                *build_source_sensors(config),
+            ],
             resources={"workspace": resource},
             # A run's steps share one process, so that models and parsers load once a run.
             executor=dg.in_process_executor,

@@ -60,6 +60,14 @@ class VersionKeys:
         dropped = {name for name, drop in drops.items() if drop.stands}
         return {key for key, names in self._users(asset).items() if names - dropped} & emptied
 
+    def due_for_retry(self, asset: str, now: datetime) -> set[str]:
+        """Partitions with a failure that is to be tried again now."""
+        from ragassets.core.asset_tables import STAGES
+        from ragassets.stages.due_retries import due_retries
+
+        stage = next((stage for stage in STAGES if stage.name == asset), None)
+        return set() if stage is None else set(due_retries(self._resource.workspace, stage, now))
+
     def live(self, asset: str) -> set[str] | None:
         """Keys that a version is made from that is served or a canary; None for other assets."""
         from ragassets.stages.alias_history import versions_in_use

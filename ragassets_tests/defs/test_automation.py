@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
+from ragassets.core.asset_tables import EMBEDDINGS
 from ragassets.defs.automation import COMMAND_TAG, SENSOR
 from ragassets.defs.drop_job import drop_events
 from ragassets.defs.events import DATA_VERSION_TAG
@@ -204,6 +206,56 @@ def test_a_command_at_work_is_not_disturbed(daemon: Daemon) -> None:
     daemon.instance.report_run_failed(run)
     assert daemon.tick(seconds_from_now=2) == {}  # its next run may be about to start
     assert daemon.tick(seconds_from_now=60)["chunks"] == of("big")
+
+
+class TestRetries:
+    """What failed for a passing reason is asked for again when its time has come."""
+
+    @staticmethod
+    def fail(daemon: Daemon, *, attempts: int, minutes_ago: float) -> None:
+        """Write the failure of one chunk of the live version."""
+        spec = EMBEDDINGS.failures
+        failed_at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        row = {
+            "source_shard": "handbook-001",
+            "embedding_set": "big.minilm",
+            "chunk_id": "c0",
+            "failed_input_hash": "x",
+            "is_transient": True,
+            "attempts": attempts,
+            "first_failed_at": failed_at,
+            "last_failed_at": failed_at,
+        }
+        columns = {name: [row.get(name)] for name in spec.schema}
+        partition = {"source_shard": "handbook-001", "embedding_set": "big.minilm"}
+        tables = Workspace(daemon.config).tables
+        frame = pl.DataFrame(columns, schema=spec.schema)
+        tables.replace(tables.snapshot(spec), [partition], frame)
+
+    def test_a_failure_is_asked_for_when_it_is_due_and_once(self, daemon: Daemon) -> None:
+        daemon.settle()
+        self.fail(daemon, attempts=1, minutes_ago=4)
+        assert daemon.tick() == {}
+        assert daemon.tick(seconds_from_now=90) == {"embeddings": {"big.minilm|handbook-001"}}
+        # The run died and changed nothing: no loop.
+        assert daemon.tick(seconds_from_now=100) == {}
+        assert daemon.tick(seconds_from_now=3600) == {}
+
+    def test_a_failure_that_comes_again_waits_longer(self, daemon: Daemon) -> None:
+        daemon.settle()
+        self.fail(daemon, attempts=1, minutes_ago=6)
+        assert daemon.tick() == {"embeddings": {"big.minilm|handbook-001"}}
+        self.fail(daemon, attempts=2, minutes_ago=0)
+        daemon.make("embeddings", "big.minilm|handbook-001")
+        assert daemon.tick() == {}
+        assert daemon.tick(seconds_from_now=19 * 60) == {}
+        asked = daemon.tick(seconds_from_now=21 * 60)
+        assert asked == {"embeddings": {"big.minilm|handbook-001"}}
+
+    def test_a_parked_failure_is_left_alone(self, daemon: Daemon) -> None:
+        daemon.settle()
+        self.fail(daemon, attempts=5, minutes_ago=10_000)
+        assert daemon.tick() == {}
 
 
 class TestDroppedVersions:
