@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ragassets.stages.dropping import Removal
 
 DROP_INDEX_VERSIONS = "drop_index_versions"
+STEP = "remove_index_versions"
+"""The one step of the job: Dagster wants another name for it."""
+
 EXPIRED_REASON = "not configured any more, and its retention is over"
 
 
@@ -36,7 +39,7 @@ class DropRequest(dg.Config):
 
 
 @dg.op(
-    name=DROP_INDEX_VERSIONS,
+    name=STEP,
     description="Removes collections, rows and judgements of index versions that no alias uses.",
     pool="vector_store",
     retry_policy=RETRY_POLICY,
@@ -83,7 +86,7 @@ def drop_index_versions() -> None:
 
 def run_config(request: DropRequest) -> dict[str, object]:
     """What the job is started with."""
-    return {"ops": {DROP_INDEX_VERSIONS: {"config": request.model_dump()}}}
+    return {"ops": {STEP: {"config": request.model_dump()}}}
 
 
 def build_drop_schedule() -> dg.ScheduleDefinition:
