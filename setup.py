@@ -41,6 +41,7 @@ REQUIREMENTS = [
     "qdrant-client>=1.20,<2",
     "qdrant-edge-py>=0.9,<0.10",
     "rich>=14",
+    "scipy>=1.15",
     "selectolax>=1,<2",
     "sentence-transformers>=6,<7",
     "sqlalchemy>=2.0,<2.1",

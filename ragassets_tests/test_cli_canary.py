@@ -1,11 +1,14 @@
 """`ragassets index canary` and searches beside it, from outside."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from typer.testing import Result
 
+from ragassets.stages.search_log import record_feedback
 from ragassets_tests.scenario import Project
 from ragassets_tests.small_project import run
 from ragassets_tests.two_versions import LoadedModels, build_two_versions
@@ -116,6 +119,58 @@ def test_an_ended_canary_answers_nothing(project: Project) -> None:
     assert succeed(project, "index", "canary", "--off") == (
         "alias documents: no canary already; nothing to do\n"
     )
+
+
+def test_a_week_of_searches_is_compared(project: Project, tmp_path: Path) -> None:
+    """Asked, said what was useful, compared; in the table, in JSON and in the UI's metadata."""
+    from ragassets.defs.instance import open_instance
+
+    succeed(project, "index", "canary", "v2", "--share", "50%")
+    file = tmp_path / "queries.jsonl"
+    lines = [{"query": "paid vacation", "user": f"user-{number}"} for number in range(160)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = [
+        json.loads(line)
+        for line in succeed(project, "search", "--batch", str(file)).split("\n")[:-1]
+    ]
+    for number, line in enumerate(found):
+        rank = 1 if line["arm"] == "canary" else 2
+        asked = (line["search_id"], line["hits"][rank - 1]["uri"])
+        if number < 3:
+            assert as_json(project, "index", "feedback", *asked)["rank"] == rank
+        else:  # the same without a command each
+            record_feedback(project.workspace, *asked, datetime.now(UTC))
+    n_canary = sum(line["arm"] == "canary" for line in found)
+
+    told = as_json(project, "index", "compare")
+    assert told["arms"]["canary"]["searches"] == told["arms"]["canary"]["feedback"] == n_canary
+    assert told["arms"]["live"]["searches"] == 160 - n_canary
+    assert told["differences"]["MRR"]["difference"] == pytest.approx(0.5)
+    assert told["differences"]["MRR"]["verdict"] == "better"
+    assert told["differences"]["success@3"]["verdict"] == "no difference shown"
+    assert told["is_running"]
+    assert (told["index_version"], told["live_version"], told["share"]) == ("v2", "v1", 0.5)
+
+    table = succeed(project, "index", "compare", "--since", "7d")
+    assert "canary v2, 50%, beside v1, is running" in table
+    assert any(
+        line.split()[0] == "MRR" and line.endswith("better") for line in table.splitlines() if line
+    )
+
+    succeed(project, "index", "canary", "--off")
+    with open_instance(project.folder) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("live_index"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    report = event.asset_materialization.metadata["comparison documents"].value
+    assert "## v2 beside v1" in str(report)
+    assert "| MRR | 0.500 | 1.000 | 0.500 |" in str(report)
+
+
+def test_an_unknown_search_gets_no_feedback(project: Project) -> None:
+    result = command(project, "index", "feedback", "20260101T000000-abc.0", "file:///a.md")
+    assert result.exit_code == 2
+    assert "no search of a canary" in result.stderr
 
 
 @pytest.mark.parametrize(

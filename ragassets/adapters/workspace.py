@@ -18,6 +18,7 @@ from ragassets.adapters.landing_zone import LandingZone
 from ragassets.adapters.object_lease import ObjectLease
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.rerankers.registry import open_reranker
+from ragassets.adapters.search_log import SearchLog
 from ragassets.adapters.sources.registry import open_event_queue, open_source
 from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.table_aliases import TableAliases
@@ -57,6 +58,11 @@ class Workspace:
     def ledger(self) -> VectorLedger:
         """The vectors of all texts that were ever embedded."""
         return VectorLedger(self.tables)
+
+    @cached_property
+    def search_log(self) -> SearchLog:
+        """What searches during a canary leave behind."""
+        return SearchLog(self.config.root)
 
     @cached_property
     def checkpoints(self) -> ObjectCheckpoints:

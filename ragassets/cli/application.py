@@ -28,6 +28,8 @@ app.command("why")(inspection.why)
 app.add_typer(inspection.dead_letters, name="dead-letters")
 app.add_typer(indexes.index, name="index")
 indexes.index.command("canary")(canaries.canary)
+indexes.index.command("feedback")(canaries.feedback)
+indexes.index.command("compare")(canaries.compare)
 app.command("audit")(inspection.audit)
 
 app.command("doctor")(project.doctor)

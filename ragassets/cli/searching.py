@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ragassets.queries.questions import Question
     from ragassets.queries.search import Hit
     from ragassets.queries.search_access import Caller
+    from ragassets.queries.search_recorder import SearchRecorder
 
 MAX_HITS = 1_000
 """More than anybody reads; every hit carries its text."""
@@ -134,6 +135,7 @@ def search(
     from ragassets.queries.reranking import find_reranking
     from ragassets.queries.search import choose_mode, resolve_target
     from ragassets.queries.search_access import Caller
+    from ragassets.queries.search_recorder import SearchRecorder
 
     caller = Caller(tenant, all_tenants=all_tenants, principals=principals or None)
     questions, accesses = _questions(session, query, batch, caller, user)
@@ -145,6 +147,7 @@ def search(
     chosen = choose_mode(session.workspace, target, wanted)
     if wanted not in (None, chosen):
         note(f"attention: this vector store holds no sparse vectors: {chosen} instead of {wanted}")
+    recorder = SearchRecorder(session.workspace.search_log) if target.canary else None
     answers = answer(
         session.workspace,
         target,
@@ -154,9 +157,11 @@ def search(
         filters=conditions,
         accesses=accesses,
         reranking=find_reranking(session.workspace, target.alias, reranker, is_off=no_rerank),
+        recorder=recorder,
     )
     if batch is not None:
         _write_batch(session, answers, conditions)
+        _note_unwritten(recorder)
         return
     with waiting("Searching; the first search of a process loads the model ..."):
         found = next(answers)
@@ -167,6 +172,14 @@ def search(
         _write_hits(found.hits, questions[0].text)
     if not found.hits:
         _note_unknown_filters(session, conditions)
+    _note_unwritten(recorder)
+
+
+def _note_unwritten(recorder: "SearchRecorder | None") -> None:
+    """Say that a comparison will miss these searches, once they are answered."""
+    problems = [] if recorder is None else recorder.close()
+    if problems:
+        note(f"attention: searches were answered and not written down: {problems[0]}")
 
 
 def _write_batch(
@@ -188,7 +201,12 @@ def _as_json(found: "Answer") -> dict[str, object]:
     hits = [hit.as_json() for hit in found.hits]
     if found.arm is None:
         return {"hits": hits}
-    return {"hits": hits, "index_version": found.index_version, "arm": found.arm}
+    return {
+        "hits": hits,
+        "index_version": found.index_version,
+        "arm": found.arm,
+        "search_id": found.search_id,
+    }
 
 
 def _note_fallback(found: "Answer") -> None:

@@ -7,11 +7,11 @@ an alias that moved while it was asked is asked again where it points now.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.access import Access
-from ragassets.core.canaries import Arm, choose_arm
+from ragassets.core.canaries import Arm, Canary, choose_arm
 from ragassets.core.searching import SearchMode
 from ragassets.errors import RagAssetsError
 from ragassets.queries.questions import Question
@@ -48,9 +48,19 @@ class Answer:
     """What was drawn; None where the alias has no canary, or a version was named."""
     fallback: str | None = None
     """Why the live version answered for the canary, which failed."""
+    search_id: str | None = None
+    """Names the search in feedback; None where it was not written down."""
 
 
-def answer(
+class Recorder(Protocol):
+    """Writes searches down without delaying them."""
+
+    def record(self, canary: Canary, answers: Sequence[Answer]) -> list[Answer]:
+        """The answers with their ids."""
+        ...
+
+
+def answer(  # noqa: PLR0913 - the settings of a search
     workspace: Workspace,
     target: Target,
     questions: Sequence[Question],
@@ -60,6 +70,7 @@ def answer(
     filters: Mapping[str, str] | None = None,
     accesses: Sequence[Access] | None = None,
     reranking: Reranking | None = None,
+    recorder: Recorder | None = None,
 ) -> Iterator[Answer]:
     """Answer questions in order; see `queries.search.search` for the settings and the errors.
 
@@ -72,7 +83,10 @@ def answer(
     step = session_queries(reranking)
     for start in range(0, len(questions), step):
         rows = slice(start, start + step)
-        yield from answers.find(questions[rows], allowed[rows])
+        found = answers.find(questions[rows], allowed[rows])
+        if recorder is not None and target.canary is not None:
+            found = recorder.record(target.canary, found)
+        yield from found
 
 
 class _Answers:

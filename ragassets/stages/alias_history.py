@@ -7,7 +7,7 @@ moment, wherever the run that moves it dies.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
@@ -44,6 +44,8 @@ class AliasSwitch:
     """The gates that the version fails, where somebody serves it nevertheless."""
     canary_id: str | None = None
     canary_share: float | None = None
+    happened_at: datetime | None = field(default=None, compare=False)
+    """As the history has it; None where it is yet to be written."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def _by_alias(rows: pl.DataFrame) -> dict[str, list[AliasSwitch]]:
 def _events(rows: pl.DataFrame) -> list[AliasSwitch]:
     columns = (
         "alias", "from_version", "to_version", "action", "reason", "actor", "forced_over",
-        "canary_id", "canary_share",
+        "canary_id", "canary_share", "switched_at",
     )  # fmt: skip
     ordered = rows.sort("switched_at", maintain_order=True).select(columns)
     return [AliasSwitch(*row) for row in ordered.iter_rows()]

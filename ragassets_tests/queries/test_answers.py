@@ -118,7 +118,7 @@ def test_a_canary_that_failed_is_not_asked_again_in_a_batch(
     workspace: Workspace, models: LoadedModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service that hangs would cost its time-out every 256 queries."""
-    monkeypatch.setattr("ragassets.queries.answers.BATCH_QUERIES", 4)
+    monkeypatch.setattr("ragassets.queries.answers.session_queries", lambda _reranking: 4)
     models.broken.add("other")
     assert len(ask(workspace, *QUERIES)) == 40
     assert models.loaded.count("other") == 1

@@ -61,9 +61,11 @@ def build_live_index() -> dg.AssetsDefinition:
         workspace: dg.ResourceParam[WorkspaceResource],
     ) -> dg.MaterializeResult[Any]:
         with failing_once(context):
-            opened = workspace.workspace
-            events = _apply(opened, run_context(context, workspace), config)
+            opened, run = workspace.workspace, run_context(context, workspace)
+            _, before = _state(opened)
+            events = _apply(opened, run, config)
             targets, canaries = _state(opened)
+            reports = _report(opened, run, {canary.alias for canary in [*before, *canaries]})
         versions = {*targets.values(), *(canary.index_version for canary in canaries)}
         values: Metadata = {
             MADE_FROM: partition_links({"index_versions": sorted(versions)}),
@@ -73,6 +75,7 @@ def build_live_index() -> dg.AssetsDefinition:
                 for canary in canaries
             },
             **{f"{event.action} {event.alias}": _describe(event) for event in events},
+            **reports,
         }
         parts = [f"{name}={target}" for name, target in sorted(targets.items())]
         parts += [f"{c.alias}~{c.index_version}@{c.share:g}" for c in canaries]
@@ -119,6 +122,19 @@ def _state(workspace: "Workspace") -> "tuple[dict[str, str], list[Canary]]":
     with workspace.vector_store() as store:
         targets = store.aliases()
     return targets, running_canaries(workspace.tables, targets)
+
+
+def _report(workspace: "Workspace", context: "RunContext", aliases: set[str]) -> Metadata:
+    """The arms of the canaries that run, or ended just now, compared; the log is folded before."""
+    from ragassets.defs.canary_report import canary_report
+    from ragassets.queries.canary_comparison import compare_canary
+    from ragassets.stages.search_log import fold_search_log
+
+    fold_search_log(workspace, context.now())
+    return {
+        f"comparison {alias}": canary_report(compare_canary(workspace, alias))
+        for alias in sorted(aliases)
+    }
 
 
 def _describe(event: "AliasSwitch") -> str:
