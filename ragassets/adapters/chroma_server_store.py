@@ -168,25 +168,17 @@ class ChromaServerStore(ChromaPoints, StoreSession):
         self, action: str, send: Callable[[Any], Answer], *, index_version: str = "all"
     ) -> Answer:
         """Send a request that may be sent twice; try again what may pass."""
-        try:
-            return call_patiently(
-                lambda url: send(self._client(url)),
-                self._url,
-                read_failure,
-                patience_seconds=self._timeout_seconds,
-            )
-        except RagAssetsError:
-            raise
-        except Exception as error:  # the client raises nothing narrower; what is not its stays
-            failure = read_failure(error)
-            if failure is None:
-                raise
-            raise self._translated(failure, action, index_version) from error
+        return call_patiently(
+            lambda: send(self._client()),
+            read_failure,
+            lambda failure: self._translated(failure, action, index_version),
+            patience_seconds=self._timeout_seconds,
+        )
 
-    def _client(self, url: str) -> Any:
+    def _client(self) -> Any:
         key = self._settings.api_key
         return _shared_client(
-            url,
+            self._url,
             key.get_secret_value() if key else None,
             self._settings.tenant,
             self._settings.database,

@@ -68,20 +68,12 @@ class PineconeConnection:
         return _shared_index(self._api_key, self.settings.host, self.settings.timeout_seconds, host)
 
     def _ask(self, action: str, index_version: str, send: Callable[[], Answer]) -> Answer:
-        def send_it(_client: None) -> Answer:
-            return send()
-
-        try:
-            return call_patiently(
-                send_it, None, read_failure, patience_seconds=self._timeout_seconds
-            )
-        except RagAssetsError:
-            raise
-        except Exception as error:  # the SDK's family; what is not its stays
-            failure = read_failure(error)
-            if failure is None:
-                raise
-            raise self._translated(failure, action, index_version) from error
+        return call_patiently(
+            send,
+            read_failure,
+            lambda failure: self._translated(failure, action, index_version),
+            patience_seconds=self._timeout_seconds,
+        )
 
     def _translated(self, failure: Failure, action: str, index_version: str) -> RagAssetsError:
         detail = f"{action} failed ({failure.detail})"

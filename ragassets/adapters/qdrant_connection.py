@@ -103,15 +103,12 @@ class QdrantConnection:
         patience = self._timeout_seconds
         if timeout_seconds is not None:
             patience = min(patience, timeout_seconds)
-        try:
-            return call_patiently(send, self._client(), read_failure, patience_seconds=patience)
-        except RagAssetsError:
-            raise
-        except Exception as error:  # the client raises nothing narrower; what is not its stays
-            failure = read_failure(error)
-            if failure is None:
-                raise
-            raise self._translated(failure, action, index_version) from error
+        return call_patiently(
+            lambda: send(self._client()),
+            read_failure,
+            lambda failure: self._translated(failure, action, index_version),
+            patience_seconds=patience,
+        )
 
     def _client(self) -> "QdrantClient":
         settings, key = self.settings, self.settings.api_key

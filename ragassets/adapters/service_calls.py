@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay
 
-from ragassets.errors import ConfigurationError
+from ragassets.errors import ConfigurationError, RagAssetsError
 
-Client = TypeVar("Client")
 Answer = TypeVar("Answer")
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 10.0
@@ -40,15 +39,19 @@ ReadFailure = Callable[[BaseException], Failure | None]
 
 
 def call_patiently(
-    send: Callable[[Client], Answer],
-    client: Client,
+    send: Callable[[], Answer],
     read_failure: ReadFailure,
+    translate: Callable[[Failure], RagAssetsError],
     *,
     patience_seconds: float,
 ) -> Answer:
     """Send a request that may be sent twice; try again what may pass, until the time is up.
 
-    The last error is raised as it is.
+    Args:
+        send: sends it.
+        read_failure: says what an error of the client means.
+        translate: makes an error of ours of what could not be mended.
+        patience_seconds: for all attempts together.
     """
     retrying = Retrying(
         retry=retry_if_exception(partial(_may_pass, read_failure)),
@@ -56,7 +59,15 @@ def call_patiently(
         wait=partial(_wait_seconds, read_failure),
         reraise=True,
     )
-    return retrying(send, client)
+    try:
+        return retrying(send)
+    except RagAssetsError:
+        raise
+    except Exception as error:  # clients raise nothing narrower; what is not theirs stays
+        failure = read_failure(error)
+        if failure is None:
+            raise
+        raise translate(failure) from error
 
 
 def refuse_password(url: str, *, key: str, variable: str) -> None:

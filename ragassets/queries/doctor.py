@@ -27,6 +27,7 @@ from ragassets.config import find_config_file
 from ragassets.core.asset_tables import SOURCE_OBJECTS
 from ragassets.core.embedding import validate_vectors
 from ragassets.core.evaluation import parse_golden_queries
+from ragassets.core.store_locations import parse_location
 from ragassets.errors import RagAssetsError, SourceUnavailableError
 from ragassets.queries.index_versions import view_store
 from ragassets.queries.json_values import json_value
@@ -169,9 +170,12 @@ def _check_server(workspace: Workspace, collections: Sequence[str]) -> Iterator[
             for problem in store.problems(name):
                 remedy = "See the server's log; `ragassets index build` waits for its index"
                 yield Check(f"collection {name}", "warn", problem, remedy)
-    if config.qdrant.api_key is not None and config.vector_store.startswith("http://"):
-        remedy = "Use https:// where others share the network"
-        yield Check("qdrant.api_key", "warn", "is sent without encryption", remedy)
+    kind, address = parse_location(config.vector_store)
+    keys = {"qdrant": config.qdrant.api_key, "chroma-server": config.chroma.api_key}
+    if keys.get(kind) is not None and address.startswith("http://"):
+        section = kind.removesuffix("-server")
+        remedy = "Use an address with https:// where others share the network"
+        yield Check(f"{section}.api_key", "warn", "is sent without encryption", remedy)
     if not open_root(config.root).is_local:
         yield Check(
             "writers",

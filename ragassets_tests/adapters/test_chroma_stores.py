@@ -13,6 +13,8 @@ from ragassets.adapters import chroma_server_store
 from ragassets.adapters.table_aliases import TableAliases
 from ragassets.adapters.tables import DeltaTables
 from ragassets.adapters.vector_store import StoreSettings, open_vector_store
+from ragassets.adapters.workspace import Workspace
+from ragassets.config import Config
 from ragassets.core.indexing import CollectionConfig, VectorStore
 from ragassets.core.searching import SearchRequest
 from ragassets.core.settings import ChromaConfig
@@ -22,6 +24,7 @@ from ragassets.errors import (
     IndexVersionError,
     StorageUnavailableError,
 )
+from ragassets.queries.doctor import _check_vector_store
 from ragassets_tests.chroma_server import ChromaServer, running_chroma
 from ragassets_tests.fakes import FakeEmbedder
 from ragassets_tests.points import points_of
@@ -210,3 +213,14 @@ def test_a_server_that_hangs_is_given_up(opened: OpenServer) -> None:
             pytest.raises(StorageUnavailableError, match="listing collections failed"),
         ):
             store.list_collections()
+
+
+def test_the_doctor_says_that_a_key_is_sent_in_the_clear(
+    server: ChromaServer, tmp_path: Path
+) -> None:
+    """Beside what the server holds."""
+    settings = {"api_key": "key", "collection_prefix": "doctor-"}
+    location = {"vector_store": f"chroma+{server.url}", "root": str(tmp_path), "chroma": settings}
+    found = {c.name: c for c in _check_vector_store(Workspace(Config.model_validate(location)))}
+    assert found["vector store"].value == "no collection yet"
+    assert found["chroma.api_key"].outcome == "warn"

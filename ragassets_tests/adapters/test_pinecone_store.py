@@ -10,6 +10,7 @@ from ragassets.adapters.pinecone_indexes import index_name
 from ragassets.adapters.pinecone_store import PineconeStore
 from ragassets.adapters.table_aliases import TableAliases
 from ragassets.adapters.tables import DeltaTables
+from ragassets.adapters.vector_store import open_vector_store
 from ragassets.core.indexing import CollectionConfig, VectorStore
 from ragassets.core.searching import SearchRequest
 from ragassets.core.settings import PineconeConfig
@@ -258,3 +259,21 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
         request = SearchRequest("dense", 1, EMBEDDER.embed_queries(["x"])[0])
         assert store.search("v1", request) == []
         assert service.calls.count("query") == 2
+
+
+@pytest.mark.parametrize(
+    ("location", "package", "extra"),
+    [
+        ("pinecone://test", "pinecone", "pinecone"),
+        ("chroma+http://host", "chromadb", "chroma"),
+    ],
+)
+def test_an_absent_package_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, location: str, package: str, extra: str
+) -> None:
+    """An import error says neither who needs it nor how to get it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigurationError) as caught:
+        open_vector_store(location, timeout_seconds=1)
+    assert f"needs the package {package}, which is not installed" in str(caught.value)
+    assert str(caught.value).endswith(f"pip install 'ragassets[{extra}]'")
