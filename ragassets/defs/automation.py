@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from ragassets.defs.events import DATA_VERSION_TAG, DROPPED
+from ragassets.defs.events import DATA_VERSION_TAG, DROPPED, began_at
 from ragassets.defs.live_first import FILL_TAGS, IsLive, LiveFirstSensor
 from ragassets.defs.version_keys import VersionKeys, key_of
 
@@ -140,6 +140,53 @@ class IsDueForRetry(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection(subset))
 
 
+class MadeFromOlderInputs(dg.AutomationCondition[dg.AssetKey]):
+    """True for partitions whose newest run began before an input was made.
+
+    Such a run ends what was to be done about older changes, not about those: without this, a
+    document that changes while its chunks are being made would never be chunked again.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the UI shows."""
+        return "an input was made after the run began"
+
+    @property
+    def requires_cursor(self) -> bool:
+        """Nothing is remembered from tick to tick."""
+        return False
+
+    def evaluate(
+        self, context: dg.AutomationContext[dg.AssetKey]
+    ) -> dg.AutomationResult[dg.AssetKey]:
+        """Compare the inputs' newest events with where the log stood when the run began."""
+        view, key = context.asset_graph_view, context.key
+        found = context.get_empty_subset()
+        partitions_def = view.asset_graph.get(key).partitions_def
+        if partitions_def is None or context.candidate_subset.is_empty:
+            return dg.AutomationResult(context, found)
+        began = began_at(view.instance, key, context.candidate_subset)
+        storage = view.instance.event_log_storage
+        for parent in view.asset_graph.get(key).parent_keys:
+            newest = storage.get_latest_storage_id_by_partition(
+                parent, dg.DagsterEventType.ASSET_MATERIALIZATION
+            )
+            parent_def = view.asset_graph.get(parent).partitions_def
+            # Runs over many partitions leave few moments.
+            for moment in sorted(set(began.values())):
+                late = {name for name, event in newest.items() if event > moment}
+                if parent_def is None or not late:
+                    continue
+                late &= set(parent_def.get_partition_keys())
+                of_moment = {name for name, at in began.items() if at == moment}
+                made = view.get_subset_from_partition_keys(key, partitions_def, of_moment)
+                inputs = view.get_subset_from_partition_keys(parent, parent_def, late)
+                behind = view.compute_child_subset(key, inputs).compute_intersection(made)
+                found = found.compute_union(behind)
+        return dg.AutomationResult(context, context.candidate_subset.compute_intersection(found))
+
+
 COMMAND_PAUSE = timedelta(seconds=10)
 """A command that did something so recently may be between two of its runs."""
 
@@ -239,7 +286,11 @@ def _asked_for(trigger: _Condition[dg.AssetKey]) -> _Condition[dg.AssetKey]:
 
     Unlike `since_last_handled` the first look counts: what is missing then is to be built too.
     """
-    return trigger.since(_Condition.newly_requested() | _Condition.newly_updated())
+    took_it_in = _Condition.newly_updated() & ~MadeFromOlderInputs()
+    # Where both are new in one tick, Dagster lets the end win. But what changed right after a
+    # request is not what was asked for.
+    asked_before = _Condition.newly_requested() & ~trigger
+    return trigger.since(asked_before | took_it_in)
 
 
 def _inputs_changed() -> _Condition[Any]:

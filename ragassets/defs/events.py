@@ -6,10 +6,14 @@ for although nothing changed. So a step logs its events itself, and tells Dagste
 `ragassets_tests/defs/test_dagster_behaviour.py` watches over what this module relies on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster import DagsterInstance
+
+# What conditions compute with has no public name.
+from dagster._core.asset_graph_view.entity_subset import EntitySubset
 
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.defs.metadata import MADE_FROM, Metadata
@@ -23,6 +27,12 @@ INPUT_EVENT_POINTER_TAG = "dagster/input_event_pointer"
 
 DROPPED = "dropped"
 """Data version of a partition whose rows went with an index version."""
+
+EVENTS_PER_PARTITION = 3
+"""Between two ticks a partition is made once, seldom twice."""
+
+PARTITIONS_AT_ONCE = 1_000
+"""In one question: each is a variable of an SQL statement, and databases bound those."""
 
 LOGGED_BY_STEP: Metadata = {"__source_asset_observation__": dg.MetadataValue.bool(True)}
 """Metadata of an output for which Dagster logs no event: what it marks the outputs of observable
@@ -60,6 +70,40 @@ class PartitionEvents:
     ) -> dg.MaterializeResult[Any]:
         """What the asset returns, with the results of the checks that are part of it."""
         return dg.MaterializeResult(metadata=dict(LOGGED_BY_STEP), check_results=check_results)
+
+
+def began_at(
+    instance: DagsterInstance, asset: dg.AssetKey, subset: EntitySubset[dg.AssetKey]
+) -> dict[str, int]:
+    """Where the event log stood when the newest run of each partition began.
+
+    An event that does not say so is taken for made from all that was there before it.
+    """
+    partitions = sorted(subset.expensively_compute_partition_keys())
+    began: dict[str, int] = {}
+    for record in _newest_records(instance, asset, partitions):
+        made = record.asset_materialization
+        if made is None or made.partition is None or made.partition in began:
+            continue
+        prefix = f"{INPUT_EVENT_POINTER_TAG}/"
+        pointers = [
+            int(value)
+            for tag, value in (made.tags or {}).items()
+            if tag.startswith(prefix) and value.isdigit()
+        ]
+        began[made.partition] = min(pointers, default=record.storage_id)
+    return began
+
+
+def _newest_records(
+    instance: DagsterInstance, asset: dg.AssetKey, partitions: Sequence[str]
+) -> Iterator[dg.EventLogRecord]:
+    """The last events of some partitions, newest first."""
+    for start in range(0, len(partitions), PARTITIONS_AT_ONCE):
+        some = partitions[start : start + PARTITIONS_AT_ONCE]
+        wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=some)
+        limit = EVENTS_PER_PARTITION * len(some)
+        yield from instance.fetch_materializations(wanted, limit=limit).records
 
 
 def log_observation(

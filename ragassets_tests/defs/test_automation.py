@@ -14,7 +14,7 @@ from ragassets.config import Config
 from ragassets.core.asset_tables import EMBEDDINGS
 from ragassets.defs.automation import COMMAND_TAG, SENSOR
 from ragassets.defs.drop_job import drop_events
-from ragassets.defs.events import DATA_VERSION_TAG
+from ragassets.defs.events import DATA_VERSION_TAG, INPUT_EVENT_POINTER_TAG
 from ragassets.defs.graph import AUTOMATED, build_definitions
 from ragassets.defs.live_first import FILL_TAGS, LIVE_TAGS
 from ragassets.stages.dropped_versions import Drop, DropState, write_drop
@@ -89,13 +89,16 @@ class Daemon:
         keys = {name: result.get_requested_partitions(AssetKey(name)) for name in AUTOMATED}
         return {name: set(partitions) for name, partitions in keys.items() if partitions}
 
-    def make(self, asset: str, *partitions: str | None, version: str = "1") -> None:
-        """Report that partitions stand, with a data version."""
+    def make(
+        self, asset: str, *partitions: str | None, version: str = "1", began: int | None = None
+    ) -> None:
+        """Report that partitions stand, with a data version, and where the log was at the start."""
+        tags = {DATA_VERSION_TAG: version}
+        if began is not None:
+            tags[f"{INPUT_EVENT_POINTER_TAG}/input"] = str(began)
         for partition in partitions:
             self.instance.report_runless_asset_event(
-                dg.AssetMaterialization(
-                    asset, partition=partition, tags={DATA_VERSION_TAG: version}
-                )
+                dg.AssetMaterialization(asset, partition=partition, tags=tags)
             )
 
     def settle(self) -> list[dict[str, set[str | None]]]:
@@ -170,6 +173,23 @@ def test_equal_content_asks_for_nothing(daemon: Daemon) -> None:
     daemon.make("unique_documents", *SHARDS)
     daemon.make("chunks", *of("big"))
     assert daemon.tick() == {}
+
+
+def test_a_change_during_a_run_is_not_forgotten_when_the_run_ends(daemon: Daemon) -> None:
+    """The run had read the older document; taken for an update, it would end the matter."""
+    daemon.settle()
+    began = daemon.instance.event_log_storage.get_maximum_record_id()
+    daemon.make("unique_documents", "handbook-001", version="2")
+    daemon.make("chunks", "big|handbook-001", began=began)
+    assert daemon.tick()["chunks"] == {"big|handbook-001"}
+
+
+def test_a_run_that_took_the_change_in_asks_for_nothing(daemon: Daemon) -> None:
+    daemon.settle()
+    daemon.make("unique_documents", "handbook-001", version="2")
+    began = daemon.instance.event_log_storage.get_maximum_record_id()
+    daemon.make("chunks", "big|handbook-001", began=began)
+    assert "chunks" not in daemon.tick()
 
 
 def test_a_changed_shard_asks_for_that_shard(daemon: Daemon) -> None:
