@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 REPORT = HERE.parent / "docs" / "benchmarks.md"
-NAMES = ("import_time", "stages", "embedding", "ledger", "index_writes")
+NAMES = ("import_time", "stages", "embedding", "ledger", "index_writes", "search_quality")
 
 INTRODUCTION = """# Benchmarks
 

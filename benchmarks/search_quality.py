@@ -160,6 +160,8 @@ def _quality_rows(
         _row(judged.name, mode, scores[mode], scores["hybrid"], seconds[mode] / seconds["hybrid"])
         for mode in MODES
     ]
+    if not N_RERANKED:
+        return rows
     chosen = _evenly(range(len(golden)), N_RERANKED)
     some = [golden[i] for i in chosen]
     base = [scores["hybrid"][i] for i in chosen]
@@ -247,7 +249,7 @@ def _uris(hits: Sequence[SearchHit]) -> Ranking:
 
 
 def _evenly(entries: Sequence, n: int) -> list:
-    step = max(1.0, len(entries) / n)
+    step = max(1.0, len(entries) / max(1, n))
     return [entries[int(i * step)] for i in range(min(n, len(entries)))]
 
 
