@@ -184,12 +184,14 @@ class Engine:
         shard.update(edge.UpdateOperation.delete_points(list(point_ids)))
         shard.flush()
 
-    def retrieve(self, name: str, point_ids: Sequence[Any], payload: Any) -> list[models.Record]:
-        """Points by id."""
+    def retrieve(
+        self, name: str, point_ids: Sequence[Any], payload: Any, vectors: Any = None
+    ) -> list[models.Record]:
+        """Points by id, with the named vectors where they are asked for."""
         found = self.collection(name).shard.retrieve(
-            list(point_ids), with_payload=_payload_selector(payload), with_vector=False
+            list(point_ids), with_payload=_payload_selector(payload), with_vector=bool(vectors)
         )
-        return [_record(record) for record in found]
+        return [_record(record, vectors or ()) for record in found]
 
     def scroll(
         self, name: str, *, limit: int, offset: Any, payload: Any
@@ -284,8 +286,9 @@ def _payload_selector(payload: Any) -> Any:
             return payload
 
 
-def _record(record: Any) -> models.Record:
-    return models.Record(id=str(record.id), payload=record.payload)
+def _record(record: Any, vectors: Sequence[str] = ()) -> models.Record:
+    named = {name: list(record.vector[name]) for name in vectors}
+    return models.Record(id=str(record.id), payload=record.payload or {}, vector=named or None)
 
 
 def _filter(selection: models.Filter | None) -> edge.Filter | None:

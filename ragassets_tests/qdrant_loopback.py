@@ -209,7 +209,7 @@ def _scroll(server: LoopbackQdrant, names: list[str], body: bytes) -> Any:
 
 def _retrieve(server: LoopbackQdrant, names: list[str], body: bytes) -> Any:
     r = _parse(models.PointRequest, body)
-    return server.engine.retrieve(names[0], r.ids, r.with_payload)
+    return server.engine.retrieve(names[0], r.ids, r.with_payload, r.with_vector)
 
 
 def _facet(server: LoopbackQdrant, names: list[str], body: bytes) -> Any:
@@ -501,7 +501,8 @@ class _Points(_Servicer, messages.PointsServicer):
         def run() -> Any:
             ids = [GrpcToRest.convert_point_id(point) for point in request.ids]
             payload = GrpcToRest.convert_with_payload_selector(request.with_payload)
-            found = self._engine.retrieve(request.collection_name, ids, payload)
+            vectors = list(request.with_vectors.include.names)
+            found = self._engine.retrieve(request.collection_name, ids, payload, vectors)
             return messages.GetResponse(result=[RestToGrpc.convert_record(r) for r in found])
 
         return self._serve("retrieve", request, context, run)

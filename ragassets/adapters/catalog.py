@@ -6,7 +6,7 @@ and PostgreSQL are supported; the schema is versioned with Alembic (`catalog_mig
 
 import logging
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -28,6 +28,9 @@ DocumentStatus = Literal["pending", "searchable", "duplicate", "dead_letter"]
 # A shard's transaction takes milliseconds; a minute covers a queue of them on a slow disk.
 LOCK_TIMEOUT_SECONDS = 60
 CONNECT_TIMEOUT_SECONDS = 10
+
+# An exclusive lock on one small table, for a moment; without FULL the old rows stay in its pages.
+_POSTGRES_REWRITE = ("VACUUM (FULL) documents",)
 
 # Any constant that nobody else uses as an advisory lock in this database: "ragasset" in ASCII.
 _MIGRATION_LOCK = 0x7261676173736574
@@ -223,6 +226,43 @@ class Catalog:
             if values:
                 connection.execute(_upsert(connection.dialect.name), values)
 
+    def forget(self, document_ids: Collection[str]) -> int:
+        """Delete the rows of these documents, and what the database keeps of deleted rows.
+
+        A database leaves the bytes of deleted rows in its file until they are overwritten, so the
+        file is written anew. Backups and archived logs of a server are not within reach.
+
+        Returns:
+            How many rows were deleted.
+
+        Raises:
+            StorageUnavailableError: The database cannot be written.
+        """
+        ids = sorted(document_ids)
+        with self._connection(is_write=True) as connection:
+            deleted = connection.execute(
+                sa.delete(DocumentRow).where(DocumentRow.document_id.in_(ids))
+            )
+        self._rewrite()
+        return deleted.rowcount
+
+    def _rewrite(self) -> None:
+        """Write the table, or SQLite's file with its log, anew."""
+        is_sqlite = self._url.get_backend_name() == "sqlite"
+        statements = (
+            ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)") if is_sqlite else _POSTGRES_REWRITE
+        )
+        try:
+            with self._engine.connect() as connection:
+                autocommit = connection.execution_options(
+                    isolation_level="AUTOCOMMIT", is_outside_transaction=True
+                )
+                for statement in statements:
+                    autocommit.exec_driver_sql(statement)
+        except exc.DBAPIError as error:
+            cause = error.orig or error
+            raise StorageUnavailableError(service=self._service, detail=one_line(cause)) from error
+
     def document(self, uri: str) -> CatalogDocument | None:
         """The document with this URI, or `None`; of several sources, the first by name."""
         found = self.documents(uri=uri, limit=1)
@@ -365,7 +405,10 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     A writer takes the lock at once: a transaction that reads first and then wants to write fails
     without waiting when somebody else wrote in between.
     """
-    is_write = connection.get_execution_options().get("is_write", False)
+    options = connection.get_execution_options()
+    if options.get("is_outside_transaction", False):
+        return
+    is_write = options.get("is_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
 
 
@@ -390,6 +433,12 @@ def _values(document: CatalogDocument) -> dict[str, object]:
     values["index_versions"] = sorted(document.index_versions)
     values["first_seen_at"] = document.updated_at
     return values
+
+
+def comparable(document: CatalogDocument) -> dict[str, object]:
+    """What a row says of its document: as it is stored, without when and by which run."""
+    values = _values(document)
+    return {k: v for k, v in values.items() if k not in {"updated_at", "run_id", "first_seen_at"}}
 
 
 def _storable(value: object) -> object:

@@ -44,10 +44,8 @@ class ObjectCheckpoints:
             SystemResourceError: The disk is full.
             StorageUnavailableError: The store cannot be written.
         """
-        buffer = io.BytesIO()
-        rows.write_parquet(buffer, compression="lz4")
         with self._translated_errors():
-            self._store.put(f"{_folder(name)}{uuid.uuid4().hex}.parquet", buffer.getvalue())
+            self._store.put(f"{_folder(name)}{uuid.uuid4().hex}.parquet", _parquet(rows))
 
     def clear(self, name: str, partitions: Collection[str]) -> None:
         """Forget the parts that hold rows of these source shards and of no other.
@@ -60,6 +58,43 @@ class ObjectCheckpoints:
                 part = self._read(path)
                 if part is not None and set(part[SHARD]) <= set(partitions):
                     self._store.delete(path)
+
+    def forget(self, document_ids: Collection[str], uris: Collection[str] = ()) -> int:
+        """Take the rows of these documents out of every part; how many rows.
+
+        Parts of an unfinished listing name documents by their URI alone.
+
+        Raises:
+            StorageUnavailableError: The store cannot be written.
+        """
+        n_rows = 0
+        with self._translated_errors():
+            listed = [meta["path"] for page in self._store.list("checkpoints") for meta in page]
+            for path in sorted(listed):
+                part = self._read(path)
+                if part is None:
+                    continue
+                kept = part
+                for column, values in (("document_id", document_ids), ("uri", uris)):
+                    if column in part.columns:
+                        kept = kept.filter(~pl.col(column).is_in(sorted(values)))
+                if kept.is_empty() and part.height:
+                    self._store.delete(path)
+                elif kept.height < part.height:
+                    self._store.put(path, _parquet(kept))
+                n_rows += part.height - kept.height
+        return n_rows
+
+    def holds(self, document_ids: Collection[str]) -> bool:
+        """Whether any part has a row of one of these documents."""
+        with self._translated_errors():
+            listed = [meta["path"] for page in self._store.list("checkpoints") for meta in page]
+            parts = [part for path in listed if (part := self._read(path)) is not None]
+        return any(
+            part["document_id"].is_in(sorted(document_ids)).any()
+            for part in parts
+            if "document_id" in part.columns
+        )
 
     def _paths(self, name: str) -> list[str]:
         return sorted(meta["path"] for page in self._store.list(_folder(name)) for meta in page)
@@ -82,3 +117,9 @@ class ObjectCheckpoints:
 
 def _folder(name: str) -> str:
     return f"checkpoints/{quote(name)}/"
+
+
+def _parquet(rows: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer, compression="lz4")
+    return buffer.getvalue()

@@ -33,6 +33,9 @@ EXACT_SEARCH_POINTS = 100_000
 
 FLOAT_BYTES = 4
 
+COPIED_POINTS = 1_000
+"""Points in memory while a shard is copied: 4 MB at 384 dimensions."""
+
 
 def create_shard(path: Path, config: CollectionConfig) -> None:
     """Create an empty shard with its payload indexes, and close it."""
@@ -81,6 +84,28 @@ def load_shard(path: Path, *, timeout_seconds: float) -> "EdgeShard":
             index_fields(shard)
             return shard
         time.sleep(POLL_SECONDS)
+
+
+def copy_points(source: "EdgeShard", target: Path) -> None:
+    """Write all points of an open shard, as they are, into an empty one; durable on return."""
+    from qdrant_edge import EdgeShard, Point, ScrollRequest, UpdateOperation
+
+    copy = EdgeShard.load(str(target))
+    try:
+        offset = None
+        while True:
+            request = ScrollRequest(
+                offset=offset, limit=COPIED_POINTS, with_payload=True, with_vector=True
+            )
+            records, offset = source.scroll(request)
+            points = [Point(r.id, r.vector or {}, r.payload or {}) for r in records]
+            if points:
+                copy.update(UpdateOperation.upsert_points(points))
+            if offset is None:
+                break
+        copy.flush()
+    finally:
+        copy.close()
 
 
 def optimize_in_child(path: Path) -> None:

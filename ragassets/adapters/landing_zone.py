@@ -107,6 +107,19 @@ class LandingZone:
         with self._translated_errors():
             self._store.put(path, data)
 
+    def object_paths(self, folder: str) -> list[str]:
+        """Paths, relative to the root, of all objects below a folder."""
+        with self._translated_errors():
+            return sorted(meta["path"] for page in self._store.list(folder) for meta in page)
+
+    def delete_object(self, path: str) -> None:
+        """Remove the object at a path relative to the root; it is no error when there is none."""
+        try:
+            with self._translated_errors():
+                self._store.delete(path)
+        except FileNotFoundError:
+            return
+
     def _size_bytes(self, content_hash: str) -> int | None:
         """The size of a stored object, or `None` when there is none."""
         try:

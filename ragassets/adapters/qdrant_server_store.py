@@ -6,7 +6,10 @@ when the server says COMPLETED; it then has it in its write-ahead log and in its
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ragassets.adapters.bm25 import Bm25Encoder
 from ragassets.adapters.point_encoding import (
@@ -32,6 +35,7 @@ from ragassets.adapters.qdrant_queries import (
 )
 from ragassets.adapters.store_session import StoreSession
 from ragassets.core.indexing import (
+    DENSE_VECTOR,
     CollectionConfig,
     Payload,
     PointBatch,
@@ -142,6 +146,28 @@ class QdrantServerStore(StoreSession):
         """Return point id to payload hash for those of `point_ids` that exist."""
         payloads = self._payloads(name, point_ids, ["payload_hash"])
         return {key: str(payload.get("payload_hash") or "") for key, payload in payloads.items()}
+
+    def vectors(self, name: str, point_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return point id to dense vector for those of `point_ids` that exist."""
+        full = self._full_name(name)
+        found: dict[str, NDArray[np.float32]] = {}
+        for start in range(0, len(point_ids), RETRIEVE_POINTS):
+            part = [*point_ids[start : start + RETRIEVE_POINTS]]
+            records = self._connection.call(
+                f"reading from {name!r}",
+                lambda c, ids=part: c.retrieve(
+                    full,
+                    ids,
+                    with_payload=False,
+                    with_vectors=[DENSE_VECTOR],
+                    consistency=self._consistency,
+                ),
+                index_version=name,
+            )
+            for record in records:
+                named = cast("dict[str, list[float]]", record.vector or {})
+                found[str(record.id)] = np.asarray(named.get(DENSE_VECTOR, []), np.float32)
+        return found
 
     def scroll(self, name: str) -> Generator[StoredPoint]:
         """Yield every point once, ordered by id."""

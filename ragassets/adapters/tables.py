@@ -223,6 +223,11 @@ class DeltaTables:
         names = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
         return sorted(name for name in names if self._open(name) is not None)
 
+    def file_names(self, name: str) -> set[str]:
+        """The names, without folders, of the files that the newest version of a table names."""
+        table = self._open(name)
+        return set() if table is None else {u.rpartition("/")[2] for u in table.file_uris()}
+
     def maintain(
         self,
         spec: TableSpec,

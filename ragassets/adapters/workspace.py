@@ -22,6 +22,7 @@ from ragassets.adapters.search_log import SearchLog
 from ragassets.adapters.sources.registry import open_event_queue, open_source
 from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.table_aliases import TableAliases
+from ragassets.adapters.table_files import TableFiles
 from ragassets.adapters.tables import DeltaTables
 from ragassets.adapters.tokenizers import load_tokenizer
 from ragassets.adapters.vector_ledger import VectorLedger
@@ -48,6 +49,11 @@ class Workspace:
         """The Delta tables below the root."""
         opened = open_root(self.config.root)
         return DeltaTables(opened.uri, opened.storage_options)
+
+    @cached_property
+    def table_files(self) -> TableFiles:
+        """The data files of the tables, those of earlier versions too."""
+        return TableFiles(self.config.root, self.tables)
 
     @cached_property
     def landing_zone(self) -> LandingZone:

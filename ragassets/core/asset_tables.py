@@ -60,6 +60,25 @@ SOURCE_LISTINGS = TableSpec(
 )
 """How the last listing of each source went."""
 
+FORGOTTEN_DOCUMENTS = TableSpec(
+    "_forgotten_documents",
+    pl.Schema(
+        {
+            "document_id": TEXT,
+            "source": TEXT,
+            "content_hash": TEXT,
+            "actor": TEXT,
+            "reason": TEXT,
+            "forgotten_at": TIMESTAMP,
+            "run_id": TEXT,
+        }
+    ),
+    ("source",),
+    "document_id",
+)
+"""Tombstones: documents that no ingestion takes in again. `document_id` is a hash of source and
+URI, `content_hash` the sha256 of the bytes; neither URI nor text is kept."""
+
 RECORDED_SETTINGS = TableSpec(
     "_recorded_settings",
     pl.Schema(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -232,6 +232,31 @@ class VectorStore(Protocol):
         ...
 
 
+@runtime_checkable
+class GivesVectors(Protocol):
+    """A vector store that gives back what it was given, so that an audit can compare vectors."""
+
+    def vectors(self, name: str, point_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return point id to (dim,) float32 dense vector for those of `point_ids` that exist.
+
+        Under cosine distance a store may have normalized them.
+        """
+        ...
+
+
+@runtime_checkable
+class RewritesFiles(Protocol):
+    """A vector store whose files are ours: what was deleted can be made to leave them."""
+
+    def rewrite_collection(self, name: str) -> None:
+        """Write the collection's files anew, without anything that was deleted.
+
+        Raises:
+            SystemResourceError: not enough disk; everything is as before.
+        """
+        ...
+
+
 def point_id(chunk_id: str) -> str:
     """Return the point id of a chunk: its 32 hex characters written as a UUID.
 
@@ -244,6 +269,14 @@ def point_id(chunk_id: str) -> str:
     # A third of the time that `uuid.UUID` takes, which counts at a million points.
     h = chunk_id
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+def chunk_of_point(point_id: str) -> str:
+    """Return the chunk id of a point; empty where a foreign point has another kind of id."""
+    try:
+        return uuid.UUID(point_id).hex
+    except ValueError:
+        return ""
 
 
 def chunk_payload(  # noqa: PLR0913 - one keyword for each payload key

@@ -1,7 +1,7 @@
 """Discovery: what the sources hold now. The one stage that looks outside."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import polars as pl
@@ -9,13 +9,14 @@ import polars as pl
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
 from ragassets.core.discovery import Discovery, apply_listing
-from ragassets.core.fingerprints import data_version
+from ragassets.core.fingerprints import data_version, document_id
 from ragassets.core.sources import Listing
 from ragassets.core.stages import SHARD
 from ragassets.core.tables import Snapshot
 from ragassets.errors import ConfigurationError, SourceUnavailableError
 from ragassets.stages.inputs import partitions_of
 from ragassets.stages.retired_shards import forget_source
+from ragassets.stages.tombstones import forgotten_documents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +108,10 @@ def record_listing(
     """
     name = known.source
     source = workspace.config.source(name)
+    forgotten = forgotten_documents(workspace, name)
     found = apply_listing(
-        known.rows,
-        listing,
+        known.rows.filter(~pl.col("document_id").is_in(sorted(forgotten))),
+        _without(name, listing, forgotten),
         source=name,
         n_shards=source.shards,
         now=now,
@@ -139,6 +141,12 @@ def record_listing(
         changed_shards=tuple(moved),
         problem=problem,
     )
+
+
+def _without(source: str, listing: Listing, forgotten: Collection[str]) -> Listing:
+    """The listing without what was forgotten: a source may have it for ever."""
+    kept = [entry for entry in listing.objects if document_id(source, entry.uri) not in forgotten]
+    return dataclasses.replace(listing, objects=kept)
 
 
 def _list(workspace: Workspace, name: str, *, is_known: bool) -> Listing:

@@ -316,3 +316,17 @@ def test_sqlite_lets_readers_in_while_a_writer_works(tmp_path: Path) -> None:
         assert catalog.counts() == {}
     engine.dispose()
     catalog.close()
+
+
+def test_a_forgotten_document_leaves_no_byte_in_the_file(tmp_path: Path) -> None:
+    """SQLite keeps deleted rows in free pages and in its log."""
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
+    catalog.migrate()
+    rows = [document(number, title=f"zeppelin {number:03d}") for number in range(50)]
+    catalog.replace_documents("handbook-000", rows)
+    assert catalog.forget([rows[7].document_id]) == 1
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"zeppelin 007" not in content
+    assert b"zeppelin 008" in content
+    assert len(catalog.documents()) == 49
+    assert catalog.forget([rows[7].document_id]) == 0

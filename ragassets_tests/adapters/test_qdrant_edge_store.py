@@ -307,3 +307,47 @@ def test_an_older_collection_gets_the_payload_indexes_that_it_lacks(
     shard = load_shard(tmp_path / "shard", timeout_seconds=1)
     assert {"document_id", "tenant", "readers"} <= set(shard.info().payload_schema)
     shard.close()
+
+
+def _everything(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_a_rewritten_collection_is_the_same_without_what_was_deleted(tmp_path: Path) -> None:
+    """The engine itself keeps deleted payloads in its segments and its log."""
+    kept, gone = batch("one that stays", "another that stays"), batch("a zeppelin that goes")
+    with QdrantEdgeStore(tmp_path, timeout_seconds=5) as store:
+        store.ensure_collection("v1", CONFIG)
+        store.upsert("v1", kept)
+        store.upsert("v1", gone)
+        store.delete("v1", gone.point_ids)
+        store.flush("v1")
+        before = list(store.scroll("v1"))
+        assert b"zeppelin" in _everything(tmp_path)
+
+        store.rewrite_collection("v1")
+
+        assert b"zeppelin" not in _everything(tmp_path)
+        assert list(store.scroll("v1")) == before
+        (hit,) = store.search("v1", SearchRequest("sparse", 1, text="another stays"))
+        assert hit.payload["text"] == "another that stays"
+        vectors = store.vectors("v1", kept.point_ids)
+        for name, vector in zip(kept.point_ids, kept.vectors, strict=True):
+            np.testing.assert_allclose(vectors[name], vector, atol=1e-6)
+        store.upsert("v1", batch("written afterwards"))
+        store.flush("v1")
+        store.rewrite_collection("v1")
+        assert store.count("v1") == 3
+
+
+def test_a_rewriting_that_was_killed_leaves_the_collection_as_it_was(tmp_path: Path) -> None:
+    """Half a copy counts for nothing, and goes when the collection is opened next."""
+    with QdrantEdgeStore(tmp_path, timeout_seconds=5) as store:
+        store.ensure_collection("v1", CONFIG)
+        store.upsert("v1", batch("a text"))
+        store.flush("v1")
+    half = tmp_path / "collections" / "v1" / "shard-0a1b2c3d"
+    create_shard(half, CONFIG)
+    with QdrantEdgeStore(tmp_path, timeout_seconds=5) as store:
+        assert store.count("v1") == 1
+        assert not half.exists()
