@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -58,6 +59,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
 
 SUPPORTED_SCHEMES = ("file", "s3", "gs", "az")
 """Sources that can be read; the other schemes of the configuration contract are refused by name."""
+
+
+CRON_FIELDS = 5
+"""Minute, hour, day of the month, month, day of the week."""
 
 
 class _Section(BaseModel):
@@ -216,6 +221,23 @@ class RetentionConfig(_Section):
     covers the complaints of a working week and the holiday after it."""
 
 
+class AuditConfig(_Section):
+    """When everything that is stored is compared, and what is done about what differs."""
+
+    schedule: str | None = "0 3 * * *"
+    """Cron, UTC; null for never. Nightly, because an audit reads everything once."""
+    repair: bool = False
+    """Mend what differs. Off: damage has a cause, and somebody should have seen it first."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _refuse_what_is_no_cron(cls, value: str | None) -> str | None:
+        if value is not None and len(value.split()) != CRON_FIELDS:
+            message = f"audit.schedule: {value!r} is no cron expression such as '0 3 * * *'"
+            raise ValueError(message)
+        return value
+
+
 class PricesConfig(_Section):
     """What computing costs; `ragassets index plan` multiplies."""
 
@@ -275,6 +297,7 @@ class Config(_Section):
 
     ledger: LedgerConfig = LedgerConfig()
     retention: RetentionConfig = RetentionConfig()
+    audit: AuditConfig = AuditConfig()
     prices: PricesConfig = PricesConfig()
 
     folder: Annotated[Path, Field(exclude=True)] = Field(default_factory=Path.cwd)

@@ -380,11 +380,10 @@ class Project:
         return Content(tables, vectors, catalog, points, aliases)
 
     def audit(self) -> list[str]:
-        """What the package's own audit finds."""
+        """What the package's own audit finds that is not true."""
         from ragassets.queries.audit import run_audit
 
-        findings = run_audit(self.workspace).findings
-        return [f"{finding.name}: {finding.count}" for finding in findings if finding.count]
+        return [f"{entry.name}: {entry.count}" for entry in run_audit(self.workspace).damage]
 
     def disagreements(self) -> list[str]:
         """Where tables, catalog, collections and sources contradict each other; none is right.

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ragassets.cli import canaries, indexes, ingestion, inspection, project, searching
+from ragassets.cli import canaries, indexes, ingestion, inspection, project, searching, truth
 from ragassets.cli.failures import CommandGroup
 from ragassets.cli.session import ConfigOption, GlobalOptions, JsonOption
 
@@ -30,7 +30,8 @@ app.add_typer(indexes.index, name="index")
 indexes.index.command("canary")(canaries.canary)
 indexes.index.command("feedback")(canaries.feedback)
 indexes.index.command("compare")(canaries.compare)
-app.command("audit")(inspection.audit)
+app.command("audit")(truth.audit)
+app.command("forget")(truth.forget)
 
 app.command("doctor")(project.doctor)
 

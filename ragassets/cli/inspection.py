@@ -1,10 +1,10 @@
-"""Commands that look and change nothing: status, why, dead-letters, audit."""
+"""Commands that look and change nothing: status, why, dead-letters."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragassets.cli.failures import NEEDS_ATTENTION, CommandGroup
+from ragassets.cli.failures import CommandGroup
 from ragassets.cli.output import (
     cell,
     hint,
@@ -50,6 +50,7 @@ def status(
                 "duplicates": source.duplicates,
                 "dead letters": source.dead_letters,
                 "pending": source.pending,
+                "forgotten": source.forgotten,
                 "last listed": source.last_listed_at,
                 "newest change": source.newest_change_at,
             }
@@ -133,6 +134,9 @@ def why(
     if found.remedy:
         write_line(found.remedy)
     write_line()
+    if found.forgotten:
+        write_pairs({"uri": found.uri, "source": found.source, "document id": found.document_id})
+        return
     write_pairs(
         {
             "uri": found.uri,
@@ -237,30 +241,3 @@ def show_dead_letter(
         write_line("stack trace:")
         write_line("\n".join(f"  {line}" for line in str(trace).splitlines()) or "  none")
         write_line()
-
-
-def audit(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Compare tables, catalog, landing zone and collections in both directions."""
-    session = Session(context, config=config, as_json=as_json)
-    from ragassets.queries.audit import run_audit
-
-    found = run_audit(session.workspace)
-    if session.as_json:
-        write_json(found.as_json())
-    else:
-        write_line("clean" if found.is_clean else "not clean")
-        write_table(
-            [
-                {
-                    "check": finding.name,
-                    "found": finding.count,
-                    "meaning": finding.meaning,
-                    "examples": list(finding.examples),
-                }
-                for finding in found.findings
-            ]
-        )
-        if not found.is_clean:
-            hint("Most of it is mended by the next run: ragassets ingest")
-    if not found.is_clean:
-        raise typer.Exit(NEEDS_ATTENTION)

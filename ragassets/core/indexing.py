@@ -273,10 +273,8 @@ def point_id(chunk_id: str) -> str:
 
 def chunk_of_point(point_id: str) -> str:
     """Return the chunk id of a point; empty where a foreign point has another kind of id."""
-    try:
-        return uuid.UUID(point_id).hex
-    except ValueError:
-        return ""
+    chunk_id = point_id.replace("-", "")
+    return chunk_id if CHUNK_ID_PATTERN.fullmatch(chunk_id) else ""
 
 
 def chunk_payload(  # noqa: PLR0913 - one keyword for each payload key

@@ -26,4 +26,6 @@ STAGE_VERSIONS: dict[str, str] = {
     "live_index": "1",
     "dead_letters": "1",
     "document_catalog": "1",
+    "audit": "1",
+    "forgotten_documents": "1",
 }

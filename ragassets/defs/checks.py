@@ -10,6 +10,7 @@ from ragassets.defs.partitions import Partitions
 from ragassets.defs.resources import WorkspaceResource
 
 if TYPE_CHECKING:
+    from ragassets.queries.audit import Audit
     from ragassets.stages.index_versions import SealReport
 
 MAX_DEAD_LETTER_SHARE = 0.5
@@ -118,6 +119,97 @@ def _gates_result(reports: "Sequence[SealReport]") -> dg.AssetCheckResult:
             "judged by": ", ".join(sorted({a for report in reports for a in report.judged_by})),
         },
     )
+
+
+AUDIT_CHECKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "collections_are_true": (
+        "Every point of every collection is one that the tables know, as they know it.",
+        (
+            "orphan_points",
+            "missing_points",
+            "stale_points",
+            "wrong_vectors",
+            "unsound_vectors",
+            "leftover_intents",
+            "unfinished_drops",
+        ),
+    ),
+    "tables_agree": (
+        "Every stage has what the stage before it gives: no more and no less.",
+        (
+            "orphan_documents",
+            "missing_documents",
+            "orphan_chunks",
+            "missing_chunks",
+            "incomplete_chunks",
+            "altered_chunks",
+            "orphan_embeddings",
+            "missing_embeddings",
+            "orphan_indexed_chunks",
+            "missing_indexed_chunks",
+            "retired_shards",
+        ),
+    ),
+    "catalog_is_true": (
+        "The catalog and the dead letters say what the tables say.",
+        (
+            "orphan_catalog_rows",
+            "missing_catalog_rows",
+            "wrong_catalog_rows",
+            "orphan_dead_letters",
+            "missing_dead_letters",
+        ),
+    ),
+    "landing_zone_is_whole": (
+        "The bytes of every document are there, and are those that were fetched.",
+        ("missing_raw_bytes", "damaged_raw_bytes", "unused_raw_bytes"),
+    ),
+}
+"""Check to what it says and the findings that it gathers."""
+
+
+def audit_check_specs() -> list[dg.AssetCheckSpec]:
+    """The checks of `audit`."""
+    return [
+        dg.AssetCheckSpec(name, asset="audit", description=description)
+        for name, (description, _) in AUDIT_CHECKS.items()
+    ]
+
+
+def audit_check_results(found: "Audit", *, n_runs_at_work: int) -> list[dg.AssetCheckResult]:
+    """What an audit found, check by check.
+
+    Args:
+        found: The audit.
+        n_runs_at_work: Other runs that went on meanwhile. What they have half done looks like
+            damage, so that it is a warning only.
+    """
+    results: list[dg.AssetCheckResult] = []
+    for name, (_, findings) in AUDIT_CHECKS.items():
+        entries = found.of(*findings)
+        wrong = [entry for entry in entries if entry.count and not entry.is_harmless]
+        rows = [
+            {"found": e.count, "what": e.meaning, "examples": ", ".join(e.examples)}
+            for e in entries
+            if e.count
+        ]
+        note = f" ({n_runs_at_work} other runs were at work)" if n_runs_at_work else ""
+        text = "; ".join(f"{entry.count} {entry.meaning}" for entry in wrong)
+        results.append(
+            dg.AssetCheckResult(
+                check_name=name,
+                passed=not wrong,
+                severity=dg.AssetCheckSeverity.WARN
+                if n_runs_at_work
+                else dg.AssetCheckSeverity.ERROR,
+                description=f"{text}{note}" if text else None,
+                metadata={
+                    **{entry.name: entry.count for entry in entries},
+                    "examples": markdown_table(rows, n_rows=len(rows)),
+                },
+            )
+        )
+    return results
 
 
 @dg.asset_check(asset="dead_letters", description="Most documents of every source can be read.")

@@ -5,12 +5,14 @@ import warnings
 import dagster as dg
 
 from ragassets.config import Config
+from ragassets.defs.assets.audit import build_audit
 from ragassets.defs.assets.chunks import build_chunks
 from ragassets.defs.assets.clean_documents import build_clean_documents
 from ragassets.defs.assets.dead_letters import build_dead_letters
 from ragassets.defs.assets.document_catalog import build_document_catalog
 from ragassets.defs.assets.document_signatures import build_document_signatures
 from ragassets.defs.assets.embeddings import build_embeddings
+from ragassets.defs.assets.forgotten_documents import build_forgotten_documents
 from ragassets.defs.assets.index_versions import build_index_versions
 from ragassets.defs.assets.indexed_chunks import build_indexed_chunks
 from ragassets.defs.assets.live_index import build_live_index
@@ -22,7 +24,7 @@ from ragassets.defs.assets.valid_documents import build_valid_documents
 from ragassets.defs.automation import build_automation_sensor
 from ragassets.defs.checks import most_documents_are_readable
 from ragassets.defs.drop_job import build_drop_schedule, drop_index_versions
-from ragassets.defs.jobs import build_jobs
+from ragassets.defs.jobs import build_audit_schedule, build_jobs
 from ragassets.defs.partitions import build_partitions
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.retry_sensor import build_retry_sensor
@@ -74,12 +76,16 @@ def build_definitions(config: Config) -> dg.Definitions:
             build_live_index(),
             build_dead_letters(partitions),
             build_document_catalog(partitions),
+            build_audit(),
+            build_forgotten_documents(),
         ]
+        cron = config.audit.schedule
+        schedules = [build_audit_schedule(cron, repairs=config.audit.repair)] if cron else []
         return dg.Definitions(
             assets=assets,
             asset_checks=[most_documents_are_readable],
             jobs=[*build_jobs(), drop_index_versions],
-            schedules=[build_drop_schedule(), *build_source_schedules(config)],
+            schedules=[build_drop_schedule(), *build_source_schedules(config), *schedules],
             sensors=[
                 build_automation_sensor(keys, *AUTOMATED),
                 build_retry_sensor(),

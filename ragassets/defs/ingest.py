@@ -123,8 +123,8 @@ def ingest(
     """
     config = resource.config
     names = _configured(resource, sources, confirmed)
-    _check_before_work(resource)
-    runs = _Runs(resource, instance, progress)
+    check_before_work(resource)
+    runs = CommandRuns(resource, instance, progress)
     runs.execute(
         jobs.OBSERVE_SOURCES,
         tags={
@@ -173,10 +173,10 @@ def build(
     from ragassets.stages.dropping import begin_anew
 
     resource.config.index_version(index_version)
-    _check_before_work(resource)
+    check_before_work(resource)
     begin_anew(resource.workspace, index_version, RunContext("begun anew", now))
     begin_version(resource.workspace, index_version, now(), since=since)
-    runs = _Runs(resource, instance, progress)
+    runs = CommandRuns(resource, instance, progress)
     runs.build([index_version])
     runs.execute(jobs.MOVE_ALIASES)
     shards = resource.config.source_shards()
@@ -263,7 +263,7 @@ def change_canary(
 def _change_alias(
     resource: WorkspaceResource, instance: DagsterInstance, asked: Mapping[str, object]
 ) -> None:
-    runs = _Runs(resource, instance, lambda _stage, _done, _total: None)
+    runs = CommandRuns(resource, instance, lambda _stage, _done, _total: None)
     runs.execute(jobs.MOVE_ALIASES, config={"ops": {"live_index": {"config": dict(asked)}}})
 
 
@@ -297,14 +297,14 @@ def drop_versions(
         check_droppable(resource.workspace, name, now(), is_now=is_now, reason=reason)
     if not index_versions:
         return
-    runs = _Runs(resource, instance, lambda _stage, _done, _total: None)
+    runs = CommandRuns(resource, instance, lambda _stage, _done, _total: None)
     request = drop_job.DropRequest(
         index_versions=list(index_versions), actor=actor, reason=reason, is_now=is_now
     )
     runs.execute(drop_job.DROP_INDEX_VERSIONS, config=drop_job.run_config(request))
 
 
-class _Runs:
+class CommandRuns:
     """Executes the jobs of one command and adds up what they report."""
 
     def __init__(
@@ -347,6 +347,7 @@ class _Runs:
         partitions: tuple[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         config: Mapping[str, object] | None = None,
+        run_id: str | None = None,
     ) -> None:
         """Run one job over a range of partitions and count what it did.
 
@@ -358,7 +359,7 @@ class _Runs:
             key = partitions[0]  # asset checks know their partition only where a run has one
         elif partitions is not None:
             span = {RANGE_START_TAG: partitions[0], RANGE_END_TAG: partitions[1]}
-        run_id = str(uuid.uuid4())
+        run_id = run_id or str(uuid.uuid4())
         PROGRESS[run_id] = self.progress
         try:
             result = self.definitions.resolve_job_def(job).execute_in_process(
@@ -446,7 +447,7 @@ def _configured(
     return named if named and len(named) < len(configured) else list(configured)
 
 
-def _check_before_work(resource: WorkspaceResource) -> None:
+def check_before_work(resource: WorkspaceResource) -> None:
     """Find what is wrong now, not after an hour of embedding.
 
     Raises:

@@ -28,6 +28,8 @@ INDEX_CHUNKS = "index_chunks"
 SEAL_INDEX_VERSIONS = "seal_index_versions"
 MOVE_ALIASES = "move_aliases"
 UPDATE_CATALOG = "update_catalog"
+AUDIT = "audit_everything"
+FORGET = "forget_documents"
 
 PHASES: Mapping[str, Phase] = {
     OBSERVE_SOURCES: Phase(
@@ -56,8 +58,31 @@ PHASES: Mapping[str, Phase] = {
     UPDATE_CATALOG: Phase(
         ("dead_letters", "document_catalog"), "Gather the dead letters; write the SQL catalog."
     ),
+    AUDIT: Phase(
+        ("audit",), "Compare everything that is stored; with `repair`, mend what differs."
+    ),
+    FORGET: Phase(
+        ("forgotten_documents",), "Remove documents for good; the run config names them by id."
+    ),
 }
-"""In the order of an ingestion."""
+"""In the order of an ingestion; audits and removals are jobs of their own."""
+
+AUDIT_PRIORITY = "-20"
+"""Everything else goes first: what a person starts has 0, what builds versions by itself -10."""
+
+
+def build_audit_schedule(cron: str, *, repairs: bool) -> dg.ScheduleDefinition:
+    """The audit at its times, UTC; running by default where a daemon runs."""
+    return dg.ScheduleDefinition(
+        name="audit_schedule",
+        job_name=AUDIT,
+        cron_schedule=cron,
+        run_config={"ops": {"audit": {"config": {"repair": repairs}}}},
+        tags={"dagster/priority": AUDIT_PRIORITY},
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Compares tables, catalog, landing zone and collections"
+        + (", and mends what differs." if repairs else "; mends nothing."),
+    )
 
 
 def build_jobs() -> Sequence[UnresolvedAssetJobDefinition]:

@@ -62,6 +62,11 @@ def _cell(value: object) -> str:
         text = text if len(text) <= URI_CHARS else f"…{text[-URI_CHARS:]}"
     elif len(text) > TEXT_CHARS:
         text = f"{text[:TEXT_CHARS]}…"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """The text with what means something in Markdown escaped."""
     for character in "\\|`*<[":
         text = text.replace(character, f"\\{character}")
     return text

@@ -1,5 +1,6 @@
 """Where every source and every index version stands."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.config import SourceConfig
 from ragassets.core.asset_tables import (
     DEAD_LETTERS,
+    FORGOTTEN_DOCUMENTS,
     RAW_DOCUMENTS,
     SOURCE_LISTINGS,
     SOURCE_OBJECTS,
@@ -43,6 +45,8 @@ class SourceStatus:
     configured: bool
     tenant: str | None = None
     """Whose documents these are, as configured now."""
+    forgotten: int = 0
+    """Documents that were removed for good, and that no listing brings back."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def _source_statuses(workspace: Workspace) -> dict[str, SourceStatus]:
         _progress(workspace), on="document_id", how="left"
     )
     listings = {row["source"]: row for row in tables.read(SOURCE_LISTINGS).iter_rows(named=True)}
+    stones = Counter(tables.read(FORGOTTEN_DOCUMENTS, columns=["source"])["source"])
     configured = workspace.config.sources
     left_over = sorted(set(alive["source"]) - set(configured))
     return {
@@ -90,6 +95,7 @@ def _source_statuses(workspace: Workspace) -> dict[str, SourceStatus]:
             objects.filter(pl.col("source") == name),
             listings.get(name),
             configuration=configured.get(name),
+            n_forgotten=stones[name],
         )
         for name in [*configured, *left_over]
     }
@@ -101,6 +107,7 @@ def _source_status(
     listing: Mapping[str, object] | None,
     *,
     configuration: SourceConfig | None,
+    n_forgotten: int,
 ) -> SourceStatus:
     is_dead = pl.col("is_dead").fill_null(value=False)
     is_changed = (pl.col("raw_etag") != pl.col("etag")).fill_null(value=False)
@@ -123,6 +130,7 @@ def _source_status(
         newest_change_at=cast("datetime | None", objects["changed_at"].max()),
         configured=configuration is not None,
         tenant=configuration.tenant if configuration else None,
+        forgotten=n_forgotten,
     )
 
 

@@ -10,6 +10,7 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import INDEXED_CHUNKS, RAW_DOCUMENTS, SOURCE_OBJECTS
 from ragassets.queries.document_steps import DOCUMENT_STAGES, Step, document_steps
 from ragassets.queries.documents import KnownDocument, find_document
+from ragassets.queries.forgotten import Tombstone, find_tombstone
 from ragassets.queries.json_values import json_value
 from ragassets.queries.remedies import remedy
 from ragassets.queries.search import aliases_by_version
@@ -56,6 +57,8 @@ class Explanation:
     other_sources: tuple[str, ...]
     tenant: str | None = None
     """Of its source, as configured now: `search --tenant` finds it for this one only."""
+    forgotten: bool = False
+    """Whether somebody had it removed for good."""
 
     def as_json(self) -> dict[str, object]:
         """All of it."""
@@ -68,7 +71,31 @@ def explain_document(workspace: Workspace, argument: str) -> Explanation:
     Raises:
         UnknownDocumentError: No source has it.
     """
+    stone = find_tombstone(workspace, argument)
+    if stone is not None:
+        return _explain_forgotten(*stone)
     return explain(workspace, find_document(workspace, argument))
+
+
+def _explain_forgotten(uri: str, stone: Tombstone) -> Explanation:
+    why = f": {stone.reason}" if stone.reason else ""
+    return Explanation(
+        uri=uri,
+        source=stone.source,
+        document_id=stone.document_id,
+        source_shard="",
+        verdict=f"forgotten by {stone.actor} at {_time(stone.forgotten_at)}{why}; no ingestion"
+        " takes it in again",
+        searchable=False,
+        remedy="Take it in again: ragassets forget --undo, then ragassets ingest",
+        modified_at=stone.forgotten_at,
+        is_deleted=True,
+        duplicate_of=None,
+        index_versions=(),
+        stages=(),
+        other_sources=(),
+        forgotten=True,
+    )
 
 
 def explain(workspace: Workspace, document: KnownDocument) -> Explanation:

@@ -10,8 +10,15 @@ from ragassets.core.evaluation import QueryScore
 from ragassets.core.gates import GateVerdict, SearchLatency
 from ragassets.core.paired_comparison import PairedComparison, QueryDifference
 from ragassets.core.tables import TableSpec
-from ragassets.defs.checks import most_documents_are_readable, seal_check_results
+from ragassets.defs.checks import (
+    AUDIT_CHECKS,
+    audit_check_results,
+    most_documents_are_readable,
+    seal_check_results,
+)
 from ragassets.defs.judgement_report import bar, judgement_report
+from ragassets.queries.audit import Audit
+from ragassets.queries.audit_findings import MEANINGS, Finding, Thing, finding
 from ragassets.stages.completeness import Problem
 from ragassets.stages.index_versions import SealReport
 from ragassets.stages.judgement import Measured, Verdict
@@ -184,3 +191,46 @@ def test_a_source_that_is_mostly_dead_letters_warns(resource: FakeResource) -> N
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.WARN
     assert "| handbook | 4 | 3 |" in str(result.metadata["sources"].value)
+
+
+def _audit(*found: Finding) -> Audit:
+    return Audit(tuple(found))
+
+
+def test_an_audit_without_findings_passes_all_its_checks() -> None:
+    results = audit_check_results(_audit(), n_runs_at_work=0)
+    assert {result.check_name: result.passed for result in results} == {
+        "collections_are_true": True,
+        "tables_agree": True,
+        "catalog_is_true": True,
+        "landing_zone_is_whole": True,
+    }
+
+
+def test_a_finding_fails_the_check_that_it_belongs_to_with_counts_and_examples() -> None:
+    orphans = finding("orphan_points", [Thing("v1/a"), Thing("v1/b")])
+    unused = finding("unused_raw_bytes", [Thing("0" * 64)])
+    made = audit_check_results(_audit(orphans, unused), n_runs_at_work=0)
+    results = {result.check_name: result for result in made}
+    failed = results["collections_are_true"]
+    assert not failed.passed
+    assert failed.severity == dg.AssetCheckSeverity.ERROR
+    assert failed.description == "2 points in a collection that no table knows"
+    assert failed.metadata["orphan_points"].value == 2
+    assert "v1/a, v1/b" in str(failed.metadata["examples"].value)
+    assert results["landing_zone_is_whole"].passed  # what nobody names any more is no damage
+    assert results["landing_zone_is_whole"].metadata["unused_raw_bytes"].value == 1
+
+
+def test_what_is_found_beside_other_runs_is_a_warning() -> None:
+    """Half of what a run does looks like damage until it is through."""
+    missing = finding("missing_embeddings", [Thing("c")])
+    results = audit_check_results(_audit(missing), n_runs_at_work=2)
+    (failed,) = (result for result in results if not result.passed)
+    assert failed.severity == dg.AssetCheckSeverity.WARN
+    assert str(failed.description).endswith("(2 other runs were at work)")
+
+
+def test_every_finding_belongs_to_one_check() -> None:
+    gathered = [name for _, names in AUDIT_CHECKS.values() for name in names]
+    assert sorted(gathered) == sorted(MEANINGS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from ragassets.config import Config, IndexVersionConfig, SourceConfig
+from ragassets.config import AuditConfig, Config, IndexVersionConfig, SourceConfig
 from ragassets.core.settings import ChunkingConfig, EmbeddingModelConfig
 from ragassets.core.versions import STAGE_VERSIONS
 from ragassets.defs.graph import build_definitions
@@ -29,6 +29,8 @@ GROUPS = {
     "live_index": "indexing",
     "dead_letters": "operations",
     "document_catalog": "operations",
+    "audit": "operations",
+    "forgotten_documents": "operations",
 }
 
 KINDS = {
@@ -46,6 +48,8 @@ KINDS = {
     "live_index": {"qdrant"},
     "dead_letters": {"deltalake"},
     "document_catalog": {"sql"},
+    "audit": {"deltalake", "qdrant", "sql"},
+    "forgotten_documents": {"deltalake"},
 }
 
 PARENTS = {
@@ -72,6 +76,8 @@ PARENTS = {
         "indexed_chunks",
     },
     "document_catalog": {"unique_documents", "dead_letters", "indexed_chunks"},
+    "audit": {"document_catalog", "index_versions"},
+    "forgotten_documents": set[str](),
 }
 
 POOLS = {
@@ -98,6 +104,8 @@ JOBS = {
     "move_aliases": {"live_index"},
     "update_catalog": {"dead_letters", "document_catalog"},
     "drop_index_versions": set[str](),
+    "audit_everything": {"audit"},
+    "forget_documents": {"forgotten_documents"},
 }
 
 
@@ -183,7 +191,39 @@ def test_checks_are_few(definitions: dg.Definitions) -> None:
         ("index_versions", "vectors_are_sound"),
         ("index_versions", "gates_are_kept"),
         ("dead_letters", "most_documents_are_readable"),
+        ("audit", "collections_are_true"),
+        ("audit", "tables_agree"),
+        ("audit", "catalog_is_true"),
+        ("audit", "landing_zone_is_whole"),
     }
+
+
+def test_no_other_run_runs_the_audit(definitions: dg.Definitions) -> None:
+    """Checks run with the assets that they are of: an audit after every run would starve all."""
+    audits = {"collections_are_true", "tables_agree", "catalog_is_true", "landing_zone_is_whole"}
+    for name in JOBS.keys() - {"audit_everything"}:
+        keys = definitions.resolve_job_def(name).asset_layer.asset_graph.asset_check_keys
+        assert not audits & {key.name for key in keys}, name
+
+
+def test_the_audit_is_scheduled_nightly_and_repairs_only_where_that_is_configured() -> None:
+    """Behind everything else; damage has a cause that somebody should see before it is mended."""
+
+    def schedule(**audit: object) -> list[dg.ScheduleDefinition]:
+        found = build_definitions(Config(audit=AuditConfig(**audit))).schedules or ()
+        return [entry for entry in found if entry.name == "audit_schedule"]
+
+    (nightly,) = schedule()
+    assert (nightly.cron_schedule, nightly.job_name) == ("0 3 * * *", "audit_everything")
+    assert nightly.default_status == dg.DefaultScheduleStatus.RUNNING
+    context = dg.build_schedule_context()
+    (request,) = nightly.evaluate_tick(context).run_requests
+    assert request.run_config == {"ops": {"audit": {"config": {"repair": False}}}}
+    assert request.tags["dagster/priority"] == "-20"
+    (mending,) = schedule(repair=True)
+    (request,) = mending.evaluate_tick(context).run_requests
+    assert request.run_config == {"ops": {"audit": {"config": {"repair": True}}}}
+    assert schedule(schedule=None) == []
 
 
 def test_building_the_definitions_warns_of_nothing() -> None:
