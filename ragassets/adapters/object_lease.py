@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from ragassets.adapters.object_storage import storage_error
 from ragassets.adapters.store_lock import own_holder
@@ -40,7 +40,6 @@ POLL_SECONDS = 1.0
 _REFUSED = (
     AlreadyExistsError,
     PreconditionError,
-    NotFoundError,
     FileExistsError,
     FileNotFoundError,
 )
@@ -167,7 +166,7 @@ class ObjectLease:
             answer = self._store.get(self._path)
             meta = answer.meta
             content = bytes(answer.bytes())
-        except (NotFoundError, FileNotFoundError):
+        except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:
             raise storage_error(error, f"lease {self._name}") from error

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dagster import AssetKey, AssetRecordsFilter, DagsterInstance
@@ -59,7 +60,7 @@ def project(ingested: Project) -> Project:
     return ingested.restore()
 
 
-def drop(project: Project, *arguments: str) -> dict[str, object]:
+def drop(project: Project, *arguments: str) -> dict[str, Any]:
     """What the command writes with --json; it must succeed."""
     config = str(project.config_file)
     result = run("index", "drop", *arguments, "--config", config, "--json")
