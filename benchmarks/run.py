@@ -1,6 +1,7 @@
 """Run the benchmarks and write their tables into docs/benchmarks.md.
 
-Usage: python benchmarks/run.py [NAME …]   (names of the files beside this one; all by default)
+Usage: python benchmarks/run.py [NAME …]   (names of the files beside this one; by default all but
+those of `BY_NAME_ONLY`)
 
 Every figure stands beside a baseline that was measured in the same run: machines are noisy, and a
 ratio survives what a figure does not. A benchmark module has `TITLE` and `measure() -> list[str]`,
@@ -18,6 +19,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 REPORT = HERE.parent / "docs" / "benchmarks.md"
 NAMES = ("import_time", "stages", "embedding", "ledger", "index_writes", "search_quality")
+
+BY_NAME_ONLY = ("killed_builds",)
+"""Benchmarks that take longer than all the others together."""
 
 INTRODUCTION = """# Benchmarks
 
