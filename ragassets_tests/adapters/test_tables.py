@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -323,3 +324,21 @@ def test_the_layout_on_disk_is_the_documented_one(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "tables" / "_rows").glob("source*")] == [
         "source_shard=s-0"
     ]
+
+
+def test_vectors_of_a_small_partition_take_no_more_than_their_bytes(tmp_path: Path) -> None:
+    """A dictionary of floats, which Parquet makes by default, would add half of that."""
+    spec = TableSpec(
+        "vectors",
+        pl.Schema({"key": pl.String(), "shard": pl.String(), "vector": pl.List(pl.Float32)}),
+        ("shard",),
+        "key",
+    )
+    drawn = np.random.default_rng(1).normal(size=(500, 384)).astype(np.float32)
+    column = pl.Series("vector", drawn).cast(pl.List(pl.Float32))
+    frame = pl.DataFrame({"key": [f"{n:03d}" for n in range(500)], "shard": "s"})
+    tables = DeltaTables(str(tmp_path))
+    snapshot = tables.snapshot(spec)
+    tables.replace(snapshot, [{"shard": "s"}], frame.with_columns(column))
+    written = sum(file.stat().st_size for file in tmp_path.rglob("shard=s/*.parquet"))
+    assert 0.8 * drawn.nbytes < written < 1.05 * drawn.nbytes
