@@ -52,6 +52,7 @@ def _costs(estimate: "Estimate") -> dict[str, object]:
         "tokens to embed": f"{estimate.tokens:,}",
         "time to split": _duration(estimate.chunking_seconds),
         "time to embed": f"{_duration(estimate.embedding_seconds)} at {speed}, {basis}",
+        "time to index": f"{_duration(estimate.indexing_seconds)}, assumed, not measured",
         "price": cost,
         "disk": size(estimate.disk_bytes),
         "vector store": size(estimate.vector_store_bytes),

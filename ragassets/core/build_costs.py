@@ -11,25 +11,61 @@ DEFAULT_TOKENS_PER_SECOND = 4_000.0
 """Until something was measured: the bundled model on two CPU cores (docs/benchmarks.md: 20 chunks
 of about 200 tokens a second). A GPU is one to two orders faster."""
 
-ROW_BYTES = 250
-"""Ids, hashes and URIs of a row, compressed: measured on `embeddings` with vectors left out."""
+POINTS_PER_SECOND = 1_000.0
+"""That the embedded engine is given on two cores, tables and verification included
+(docs/benchmarks.md, `indexed_chunks`)."""
 
-TEXT_COMPRESSION = 0.5
-"""Bytes on disk of a byte of prose in a table: zstd at level 1."""
+# Bytes on disk, fitted to builds of 23 to 6,000 chunks of 100 to 850 bytes (zstd at level 1).
 
-POINT_BYTES: Mapping[StoreKind, int] = {
-    "edge": 1_100,
-    "qdrant": 1_100,
+FILE_BYTES = {"chunks": 8_300, "embeddings": 5_100, "indexed_chunks": 5_700, "intents": 2_000}
+"""Of a table's file and its line in the log, besides rows: each source shard has one."""
+
+ROW_BYTES = {"chunks": 62, "embeddings": 58, "indexed_chunks": 95, "intents": 21}
+"""Of the ids, hashes and short strings of a row."""
+
+VECTOR_COMPRESSION = 0.94
+"""Of float32 components: only their exponents repeat."""
+
+TEXT_COMPRESSION = 0.38
+"""Of a byte of prose of real projects; text that repeats itself takes half of that."""
+
+LEDGER_BYTES = 18_000
+BUILD_BYTES = 13_000
+"""Of what a build notes about itself: settings, windows, when the ledger was looked at."""
+
+# The embedded engine, fitted to collections of 1 to 60,000 points. Bytes are blocks in use: its
+# files are sparse and look 200 MB large from the first point on (`ls`, not `du`).
+
+COLLECTION_BYTES = 320_000
+"""Of a collection with its first points; pages that are not full."""
+
+PAYLOAD_BYTES = 500
+"""Of a payload besides the text."""
+
+PAYLOAD_TEXT = 0.59
+"""Of a byte of text in a payload: the engine packs it with LZ4."""
+
+SPARSE_BYTES, SPARSE_TEXT = 115.0, 0.667
+"""BM25 terms of a point: a base, and for each byte of text."""
+
+INDEX_BYTES = 167
+"""Of id, version and payload indexes."""
+
+LOGGED_BYTES, LOGGED_FLOAT_BYTES, LOGGED_TEXT, LOGGED_SPARSE_TEXT = 410, 5, 1.0, 0.83
+"""A point in the write-ahead log: a base, a component, a byte of text, and of text with terms."""
+
+OTHER_POINT_BYTES: Mapping[StoreKind, int] = {
     "faiss": 2_000,
     "chroma": 4_400,
     "chroma-server": 4_400,
     "pinecone": 1_500,
 }
-"""Payload besides the text, terms and indexes of a point. Embedded Qdrant: 3 KB a point of 384
-dimensions with 360 bytes of text, measured on 100,000 points. FAISS: 3.9 KB of the same, measured
-on 10,000; above 100,000 its graph holds every vector once more. Chroma: 6.3 KB,
-measured on 5,000. Pinecone: the metadata that are sent, since it bills
-by them."""
+"""A point in other stores besides vector and text. FAISS: 3.9 KB in all at 384 dimensions and 360
+bytes of text, measured on 10,000; above 100,000 its graph holds every vector once more. Chroma: 6.3
+KB, measured on 5,000. Pinecone: the metadata that are sent, since it bills by them."""
+
+LOG_SEGMENT_BYTES = 32_768_000
+"""The log keeps its last whole segment beside the one that is written."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +93,79 @@ class Price:
         return None
 
 
-def table_bytes(
-    *, n_chunks: float, n_vectors: float, n_texts: float, text_bytes: float, dim: int
+@dataclass(frozen=True)
+class Rewrite:
+    """What a build writes: whole files of the source shards in which anything changes."""
+
+    n_chunks: float
+    """Rows of `chunks` in them, old and new."""
+    n_vectors: float
+    n_points: float
+    """Rows of `embeddings` and of `indexed_chunks`."""
+    n_texts: float
+    """New rows of the vector ledger."""
+    n_new_points: float
+    """That are named as intended before they are written."""
+    text_bytes: float
+    """Of the chunks."""
+    n_shards: int
+    dim: int
+
+
+def table_bytes(rewrite: Rewrite) -> int:
+    """Bytes that tables grow by; files of earlier versions stay until maintenance deletes them."""
+    vector = rewrite.dim * FLOAT_BYTES * VECTOR_COMPRESSION
+    rows = {
+        "chunks": rewrite.n_chunks,
+        "embeddings": rewrite.n_vectors,
+        "indexed_chunks": rewrite.n_points,
+        "intents": rewrite.n_new_points,
+    }
+    written = sum(
+        n * ROW_BYTES[name] + rewrite.n_shards * FILE_BYTES[name] for name, n in rows.items() if n
+    )
+    written += rewrite.text_bytes * TEXT_COMPRESSION + rewrite.n_vectors * vector
+    if rewrite.n_texts:
+        written += LEDGER_BYTES + rewrite.n_texts * vector
+    return round(written + BUILD_BYTES) if written else 0
+
+
+def store_bytes(
+    *,
+    kind: StoreKind,
+    n_points: float,
+    n_standing: float,
+    text_bytes: float,
+    dim: int,
+    has_sparse: bool,
 ) -> int:
-    """Bytes that tables grow by.
+    """Bytes that the vector store grows by, without an approximate index.
 
     Args:
-        n_chunks: New rows of `chunks`.
-        n_vectors: New rows of `embeddings`, and of `indexed_chunks` without vectors.
-        n_texts: New rows of the vector ledger.
-        text_bytes: Of the new chunks.
-        dim: Dimension of the vectors.
+        kind: Of store; a Qdrant server is taken for the embedded engine, which is its own.
+        n_points: That are written.
+        n_standing: That are there.
+        text_bytes: Of the points that are written.
+        dim: Of their vectors.
+        has_sparse: Whether they have BM25 terms.
     """
-    vector = dim * FLOAT_BYTES
-    chunks = n_chunks * ROW_BYTES + text_bytes * TEXT_COMPRESSION
-    return round(chunks + n_vectors * (vector + 2 * ROW_BYTES) + n_texts * vector)
+    if not n_points:
+        return 0
+    if kind in OTHER_POINT_BYTES:
+        return round(n_points * (dim * FLOAT_BYTES + OTHER_POINT_BYTES[kind]) + text_bytes)
+    text = text_bytes / n_points
+    point = dim * FLOAT_BYTES + INDEX_BYTES + PAYLOAD_BYTES + PAYLOAD_TEXT * text
+    logged = LOGGED_BYTES + dim * LOGGED_FLOAT_BYTES + LOGGED_TEXT * text
+    if has_sparse:
+        point += SPARSE_BYTES + SPARSE_TEXT * text
+        logged += LOGGED_SPARSE_TEXT * text
+    log = _kept_log((n_standing + n_points) * logged) - _kept_log(n_standing * logged)
+    fixed = 0 if n_standing else COLLECTION_BYTES
+    return round(fixed + n_points * point + max(0.0, log))
 
 
-def store_bytes(*, kind: StoreKind, n_points: float, text_bytes: float, dim: int) -> int:
-    """Bytes that the vector store grows by."""
-    return round(n_points * (dim * FLOAT_BYTES + POINT_BYTES[kind]) + text_bytes)
+def _kept_log(n_bytes: float) -> float:
+    """What is left on disk of a write-ahead log of so many bytes."""
+    if n_bytes < LOG_SEGMENT_BYTES:
+        return n_bytes
+    return LOG_SEGMENT_BYTES + n_bytes % LOG_SEGMENT_BYTES

@@ -14,7 +14,13 @@ import polars as pl
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import CHUNKS, CLEAN_DOCUMENTS, EMBEDDINGS, INDEXED_CHUNKS
-from ragassets.core.build_costs import Price, store_bytes, table_bytes
+from ragassets.core.build_costs import (
+    POINTS_PER_SECOND,
+    Price,
+    Rewrite,
+    store_bytes,
+    table_bytes,
+)
 from ragassets.core.incremental import with_input_hash
 from ragassets.core.sampling import Sample, draw_by_size, estimate_total
 from ragassets.core.stages import SHARD, Stage, plan_stage
@@ -44,11 +50,15 @@ QUANTITIES = (
     "n_texts",
     "n_tokens",
     "n_points",
-    "text_bytes",
     "point_bytes",
+    "chunk_rows",
+    "vector_rows",
+    "point_rows",
+    "row_text_bytes",
 )
-"""What is added up over chunks: rows to write, vectors missing in the set, texts to embed, their
-tokens, points to write, and the text bytes of rows and of points to write."""
+"""What is added up over chunks: new ones, vectors missing in the set, texts to embed, their
+tokens, points to write and their text bytes; and the rows of files that are written anew, of
+`chunks` (with their text bytes), `embeddings` and `indexed_chunks`."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +82,14 @@ class Estimate:
     tokens_per_second: float
     is_speed_measured: bool
     """By earlier runs with this model, else the documented default is assumed."""
+    indexing_seconds: float
+    """At a speed that is assumed, not measured: `core.build_costs.POINTS_PER_SECOND`."""
     usd: float | None
     """Of the embeddings; None where the configuration names no price."""
     disk_bytes: int
     """That the tables grow by."""
     vector_store_bytes: int
+    """Blocks that the embedded engine's files come to take; they look larger, being sparse."""
     sampled_documents: int
     """Documents that stand for all that have to be split; 0 where all of them were split."""
     error_share: float
@@ -172,7 +185,9 @@ class _Planner:
             embeddings=work(EMBEDDINGS, total["n_texts"]),
             points=work(INDEXED_CHUNKS, total["n_points"]),
             estimate=self._estimate(
-                total | {"n_chunks": new["n_chunks"]},
+                total,
+                n_standing=round(n_chunks - total["n_points"]),
+                n_shards=self._n_shards(rows, due),
                 chunking_seconds=seconds / share_split if share_split else 0.0,
                 n_sampled=drawn.height if sample is not None else 0,
                 error_share=error_share,
@@ -239,6 +254,9 @@ class _Planner:
         pointed = with_point_hash(self.workspace, embedded.rename({"input_hash": "vector_hash"}))
         needs_point = self._needed(INDEXED_CHUNKS, pointed)
         max_tokens = self.embedder.max_tokens
+        has_made, missing, unwritten = (
+            flag.any().over(SHARD) for flag in (pl.col("is_made"), needs_vector, needs_point)
+        )
         return rows.with_columns(
             pl.col("is_made").cast(pl.Int64).alias("n_chunks"),
             needs_vector.cast(pl.Int64).alias("n_vectors"),
@@ -249,8 +267,18 @@ class _Planner:
             .otherwise(0)
             .alias("n_tokens"),
             pl.when(needs_point).then("text_bytes").otherwise(0).alias("point_bytes"),
-            pl.when("is_made").then("text_bytes").otherwise(0).alias("text_bytes"),
+            has_made.cast(pl.Int64).alias("chunk_rows"),
+            missing.cast(pl.Int64).alias("vector_rows"),
+            unwritten.cast(pl.Int64).alias("point_rows"),
+            pl.when(has_made).then("text_bytes").otherwise(0).alias("row_text_bytes"),
         )
+
+    @staticmethod
+    def _n_shards(rows: pl.DataFrame, due: pl.DataFrame) -> int:
+        """Source shards whose files are written anew, as far as new rows tell."""
+        written = ("chunk_rows", "vector_rows", "point_rows")
+        changed = rows.filter(pl.any_horizontal(pl.col(written) > 0))[SHARD]
+        return len({*changed, *due[SHARD]})
 
     def _needed(self, stage: Stage, inputs: pl.DataFrame) -> pl.Expr:
         """Which chunks the stage would compute."""
@@ -283,6 +311,8 @@ class _Planner:
         self,
         total: dict[str, float],
         *,
+        n_standing: int,
+        n_shards: int,
         chunking_seconds: float,
         n_sampled: int,
         error_share: float,
@@ -300,21 +330,29 @@ class _Planner:
             tokens=round(total["n_tokens"]),
             chunking_seconds=round(chunking_seconds, 1),
             embedding_seconds=round(seconds, 1),
+            indexing_seconds=round(total["n_points"] / POINTS_PER_SECOND, 1),
             tokens_per_second=round(speed.tokens_per_second, 1),
             is_speed_measured=speed.is_measured,
             usd=None if cost is None else round(cost, 4),
             disk_bytes=table_bytes(
-                n_chunks=total["n_chunks"],
-                n_vectors=total["n_vectors"],
-                n_texts=total["n_texts"],
-                text_bytes=total["text_bytes"],
-                dim=model.dim,
+                Rewrite(
+                    n_chunks=total["chunk_rows"],
+                    n_vectors=total["vector_rows"],
+                    n_points=total["point_rows"],
+                    n_texts=total["n_texts"],
+                    n_new_points=total["n_points"],
+                    text_bytes=total["row_text_bytes"],
+                    n_shards=n_shards,
+                    dim=model.dim,
+                )
             ),
             vector_store_bytes=store_bytes(
                 kind=parse_location(config.vector_store).kind,
                 n_points=total["n_points"],
+                n_standing=n_standing,
                 text_bytes=total["point_bytes"],
                 dim=model.dim,
+                has_sparse=self.workspace.collection_config(self.name).sparse is not None,
             ),
             sampled_documents=n_sampled,
             error_share=round(error_share, 4),

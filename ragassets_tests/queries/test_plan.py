@@ -250,6 +250,46 @@ def test_the_command_shows_and_prints_the_contract(
     assert run("index", "plan", "nothing", *config).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "n_notes", [12, pytest.param(900, marks=pytest.mark.slow)], ids=["small", "thousands"]
+)
+def test_bytes_are_those_that_a_build_takes_within_a_tenth(tmp_path: Path, n_notes: int) -> None:
+    """Of a first build, which is when somebody asks whether the disk is large enough."""
+    seeded = random.Random(n_notes)
+    notes = {
+        f"{number:04d}.md": "\n\n".join(
+            f"Note {number}.{part} of {seeded.randint(1, 10**9)}: {_words(seeded)}."
+            for part in range(seeded.randint(2, 6))
+        )
+        for number in range(n_notes)
+    }
+    project = Project(tmp_path / "project", notes)
+    project.configure(
+        chunkings={"notes": {"max_tokens": 96, "overlap_tokens": 0}},
+        embedding_models={"minilm": {"model": "one", "dim": 384}},
+        index_versions={"v1": {"chunking": "notes", "embedding_model": "minilm"}},
+    )
+    run_documents(project)
+    plan = plan_build(project.workspace, "v1")
+    before = folder_bytes(project, "tables")
+    run_version(project, "v1")
+    grown = folder_bytes(project, "tables") - before
+    used = folder_blocks(project, "qdrant")
+    assert plan.points.compute > 3 * n_notes
+    assert plan.estimate.disk_bytes == pytest.approx(grown, rel=0.1)
+    assert plan.estimate.vector_store_bytes == pytest.approx(used, rel=0.1)
+    assert plan.estimate.indexing_seconds == pytest.approx(plan.points.compute / 1000, abs=0.06)
+
+
+def _words(seeded: random.Random) -> str:
+    """Fifty words, half of which are as rare as names."""
+    letters = "etaoinshrdlucmfwyp"
+    rare = ["".join(seeded.choices(letters, k=seeded.randint(3, 8))) for _ in range(15)]
+    words = [*rare, *seeded.choices(WORDS, k=25)]
+    seeded.shuffle(words)
+    return " ".join(words)
+
+
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.timeout(900)
@@ -283,6 +323,12 @@ def test_plans_of_a_real_corpus_hold_within_a_tenth(
     remodelled = plan_build(project.workspace, "remodelled")
     reports, _ = build(project, "remodelled")
     assert planned(remodelled) == done(project, reports, "remodelled")
+
+
+def folder_blocks(project: Project, name: str) -> int:
+    """Bytes that the files below a folder of the root take on the disk; the engine's are sparse."""
+    root = project.folder / ".ragassets" / name
+    return sum(512 * file.stat().st_blocks for file in root.rglob("*") if file.is_file())
 
 
 def folder_bytes(project: Project, name: str) -> int:
