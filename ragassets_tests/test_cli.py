@@ -563,14 +563,14 @@ class TestGlobalOptions:
     def test_only_the_commands_that_work_are_offered(self) -> None:
         """A stub that fails is worse than a command that is not there yet."""
         for command, names in {
-            (): {"init", "ingest", "search", "show", "status", "why", "audit", "doctor"},
+            (): {"init", "ingest", "search", "show", "status", "why", "audit", "forget", "doctor"},
             ("index",): {"list", "plan", "build", "promote", "rollback"},
             ("dead-letters",): {"list", "show"},
         }.items():
             text = run(*command, "--help").stdout
             offered = {line.split()[1] for line in text.splitlines() if line.startswith("│ ")}
             assert names <= offered
-            assert not {"drop", "forget", "redrive"} & offered
+            assert "redrive" not in offered
 
     def test_version(self) -> None:
         assert run("--version").stdout.startswith("ragassets ")
