@@ -12,7 +12,8 @@ from ragassets.config import load_config
 from ragassets_tests.small_project import DOCUMENTS, SmallProject, run, small_project
 
 HIT_KEYS = {
-    "score", "text", "uri", "source", "document_id", "chunk_id", "page", "metadata",
+    "score", "text", "uri", "source", "document_id", "chunk_id", "page", "metadata", "tenant",
+    "rerank_score",
 }  # fmt: skip
 
 
