@@ -54,16 +54,30 @@ def seal_check_specs(partitions: Partitions) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def seal_check_results(reports: "Sequence[SealReport]") -> list[dg.AssetCheckResult]:
-    """What the checks say of the versions that one run has sealed: usually one."""
+def seal_check_results(
+    reports: "Sequence[SealReport]", *, is_automatic: bool = False
+) -> list[dg.AssetCheckResult]:
+    """What the checks say of the versions that one run has sealed: usually one.
+
+    Args:
+        reports: What was found.
+        is_automatic: Nobody asked for the seal, so more may be on its way: while documents keep
+            arriving a version is hardly ever complete. Automation seals again when they are
+            there; until then it is said, and fails no run.
+    """
     return [
-        *(_completeness_result(name, check, reports) for name, check in PROBLEMS_OF.items()),
+        *(
+            _completeness_result(
+                name, check, reports, is_blocking=not is_automatic or check != "completeness"
+            )
+            for name, check in PROBLEMS_OF.items()
+        ),
         _gates_result(reports),
     ]
 
 
 def _completeness_result(
-    name: str, check: str, reports: "Sequence[SealReport]"
+    name: str, check: str, reports: "Sequence[SealReport]", *, is_blocking: bool
 ) -> dg.AssetCheckResult:
     found = [
         (report, problem)
@@ -84,6 +98,7 @@ def _completeness_result(
     return dg.AssetCheckResult(
         check_name=name,
         passed=not found,
+        severity=dg.AssetCheckSeverity.ERROR if is_blocking else dg.AssetCheckSeverity.WARN,
         description="; ".join(problem.text for _, problem in found) or None,
         metadata={
             "n_problems": len(found),

@@ -83,6 +83,20 @@ KEPT = GateVerdict("min_ndcg_at_10", 0.4, 0.5, passed=True)
 BROKEN = GateVerdict("min_recall_vs_exact", 0.9, 0.25, passed=False)
 
 
+def test_what_is_still_on_its_way_fails_no_run_that_nobody_asked_for() -> None:
+    """While documents arrive, every second seal would; what is wrong blocks all the same."""
+    late = Problem("completeness", "chunks are not indexed as they are now", {"handbook-000": 5})
+    wrong = Problem("counts", "points are missing", {"handbook-000": 1})
+    found = {
+        result.check_name: (result.passed, result.severity)
+        for result in seal_check_results([seal(late, wrong)], is_automatic=True)
+    }
+    assert found["every_shard_is_complete"] == (False, dg.AssetCheckSeverity.WARN)
+    assert found["counts_are_equal"] == (False, dg.AssetCheckSeverity.ERROR)
+    asked = results(seal(late))["every_shard_is_complete"]
+    assert (asked.passed, asked.severity) == (False, dg.AssetCheckSeverity.ERROR)
+
+
 def test_every_check_of_a_good_version_passes() -> None:
     """One result a check: Dagster takes a missing one for a pass."""
     found = results(seal(gates=(KEPT,)))

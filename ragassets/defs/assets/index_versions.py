@@ -18,6 +18,9 @@ from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.runtime import run_context
 from ragassets.defs.version_keys import VersionKeys
 
+AUTOMATION_TAG = "dagster/from_automation_condition"
+"""Dagster's own tag of the runs that a condition asked for."""
+
 if TYPE_CHECKING:
     from ragassets.stages.index_versions import SealReport
 
@@ -57,7 +60,8 @@ def build_index_versions(partitions: Partitions, keys: VersionKeys) -> dg.Assets
                 )
                 events.log(version, f"{report.state}-{report.content_version}", _shown(report))
                 reports.append(report)
-        return events.result(seal_check_results(reports))
+        is_automatic = AUTOMATION_TAG in context.run.tags
+        return events.result(seal_check_results(reports, is_automatic=is_automatic))
 
     return index_versions
 
