@@ -401,7 +401,13 @@ class TestAliases:
         assert result.exit_code == 0
         assert result.stdout == "alias documents: serves v1 already; nothing to do\n"
         move = project.json("index", "promote", "v1")
-        assert move == {"alias": "documents", "action": "promote", "from": "v1", "to": "v1"}
+        assert move == {
+            "alias": "documents",
+            "action": "promote",
+            "from": "v1",
+            "to": "v1",
+            "canary_ended": None,
+        }
         assert project.n_runs() == before
 
     @pytest.mark.slow
@@ -429,19 +435,17 @@ class TestDoctor:
         assert outcomes["bundled model"] == outcomes["model minilm"] == "ok"
         assert outcomes["source office"] == outcomes["catalog"] == outcomes["dagster"] == "ok"
 
-    def test_a_missing_source_fails_and_a_schedule_warns(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_missing_source_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from ragassets.queries import doctor
 
         monkeypatch.setattr(doctor, "_check_models", lambda _workspace: iter(()))
         file = tmp_path / "ragassets.yaml"
-        file.write_text('sources: {gone: {uri: ./gone, schedule: "0 * * * *"}}\n', encoding="utf-8")
+        file.write_text("sources: {gone: {uri: ./gone}}\n", encoding="utf-8")
         result = run("doctor", "--config", str(file), "--json")
         assert result.exit_code == 1
         checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
         assert checks["source gone"]["outcome"] == "fail"
-        assert checks["sources.gone.schedule"]["outcome"] == "warn"
+        assert "mend sources.gone.uri" in checks["source gone"]["remedy"]
 
 
 class TestInit:

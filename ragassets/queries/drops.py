@@ -9,7 +9,9 @@ import polars as pl
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS, INDEXED_CHUNKS
-from ragassets.core.build_costs import store_bytes, table_bytes
+from ragassets.core.build_costs import Rewrite, store_bytes, table_bytes
+from ragassets.core.indexing import CollectionConfig
+from ragassets.core.stages import SHARD
 from ragassets.core.store_locations import parse_location
 from ragassets.queries.json_values import json_value
 from ragassets.stages.dropped_versions import read_drops
@@ -67,7 +69,7 @@ def _plan(workspace: Workspace, index_version: str, before: Needed, after: Neede
     chunking, embedding_set = composition(workspace, index_version)
     drop = read_drops(workspace.tables).get(index_version)
     indexed = workspace.tables.read(
-        INDEXED_CHUNKS.outputs, [{"index_version": index_version}], columns=["chunk_id"]
+        INDEXED_CHUNKS.outputs, [{"index_version": index_version}], columns=["chunk_id", SHARD]
     )
     chunks = workspace.tables.read(
         CHUNKS.outputs,
@@ -80,7 +82,8 @@ def _plan(workspace: Workspace, index_version: str, before: Needed, after: Neede
         partitions = [{"embedding_set": embedding_set}]
         rows = workspace.tables.read(EMBEDDINGS.outputs, partitions, columns=["chunk_id"])
         n_embeddings = rows.height
-    n_points, dim = _points(workspace, index_version)
+    n_points, collection = _collection(workspace, index_version)
+    dim = collection.dim if collection else 0
     return PlannedDrop(
         index_version=index_version,
         is_dropped=drop is not None and drop.state == "dropped",
@@ -91,22 +94,29 @@ def _plan(workspace: Workspace, index_version: str, before: Needed, after: Neede
         vector_store_bytes=store_bytes(
             kind=parse_location(workspace.config.vector_store).kind,
             n_points=n_points,
+            n_standing=0,
             text_bytes=int(chunks.join(indexed, on="chunk_id", how="semi")["text_bytes"].sum()),
             dim=dim,
+            has_sparse=collection is not None and collection.sparse is not None,
         ),
         disk_bytes=table_bytes(
-            n_chunks=chunks.height if goes else 0,
-            n_vectors=n_embeddings,
-            n_texts=0,
-            text_bytes=int(chunks["text_bytes"].sum()) if goes else 0,
-            dim=dim,
+            Rewrite(
+                n_chunks=chunks.height if goes else 0,
+                n_vectors=n_embeddings,
+                n_points=indexed.height,
+                n_texts=0,
+                n_new_points=0,
+                text_bytes=int(chunks["text_bytes"].sum()) if goes else 0,
+                n_shards=indexed[SHARD].n_unique(),
+                dim=dim,
+            )
         ),
     )
 
 
-def _points(workspace: Workspace, index_version: str) -> tuple[int, int]:
-    """How many points the collection has, and of which dimension."""
+def _collection(workspace: Workspace, index_version: str) -> tuple[int, CollectionConfig | None]:
+    """How many points the collection has, and what it was made with; none where it is gone."""
     with workspace.vector_store() as store:
         if index_version not in store.list_collections():
-            return 0, 0
-        return store.count(index_version), store.collection_config(index_version).dim
+            return 0, None
+        return store.count(index_version), store.collection_config(index_version)

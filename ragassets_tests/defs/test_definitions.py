@@ -217,11 +217,11 @@ def test_the_audit_is_scheduled_nightly_and_repairs_only_where_that_is_configure
     assert (nightly.cron_schedule, nightly.job_name) == ("0 3 * * *", "audit_everything")
     assert nightly.default_status == dg.DefaultScheduleStatus.RUNNING
     context = dg.build_schedule_context()
-    (request,) = nightly.evaluate_tick(context).run_requests or ()
+    (request,) = nightly.evaluate_tick(context).run_requests or []
     assert request.run_config == {"ops": {"audit": {"config": {"repair": False}}}}
     assert request.tags["dagster/priority"] == "-20"
     (mending,) = schedule(repair=True)
-    (request,) = mending.evaluate_tick(context).run_requests or ()
+    (request,) = mending.evaluate_tick(context).run_requests or []
     assert request.run_config == {"ops": {"audit": {"config": {"repair": True}}}}
     assert schedule(schedule=None) == []
 
