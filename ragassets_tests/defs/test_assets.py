@@ -125,7 +125,8 @@ def test_a_stage_tells_counts_totals_seconds_table_and_rows(
         for event in latest(instance, asset).values():
             values: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
             assert event.tags is not None
-            assert event.tags[CODE_VERSION_TAG] == {"chunks": "2"}.get(asset, "1")
+            second = asset in {"chunks", "indexed_chunks"}
+            assert event.tags[CODE_VERSION_TAG] == ("2" if second else "1")
             assert values["n_inputs"] == (
                 values["n_computed"] + values["n_reused"] + values["n_newly_failed"]
             )

@@ -43,6 +43,7 @@ ASSETS = (
     "live_index",
     "dead_letters",
     "document_catalog",
+    "audit",
 )
 DOCUMENT_ASSETS = ASSETS[1:7]
 
