@@ -59,6 +59,8 @@ def _sections(text: str) -> dict[str, str]:
 def _load(name: str):
     spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    # Known by its name: processes that a benchmark starts look their work up there.
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
