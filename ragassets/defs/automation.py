@@ -28,7 +28,16 @@ COMMAND_TAG = "ragassets/command"
 _Condition = dg.AutomationCondition
 
 
-class BelongsToCurrentVersion(dg.AutomationCondition[dg.AssetKey]):
+class Memoryless(dg.AutomationCondition[dg.AssetKey]):
+    """A condition that looks at what is, and remembers nothing from tick to tick."""
+
+    @property
+    def requires_cursor(self) -> bool:
+        """No."""
+        return False
+
+
+class BelongsToCurrentVersion(Memoryless):
     """True for partitions of automatic keys, and of keys that were begun; never of dropped ones.
 
     A version with `backfill: manual` waits for a person; what somebody began is kept current, until
@@ -43,11 +52,6 @@ class BelongsToCurrentVersion(dg.AutomationCondition[dg.AssetKey]):
     def name(self) -> str:
         """What the UI shows."""
         return "is automatic, or was begun, and is not dropped"
-
-    @property
-    def requires_cursor(self) -> bool:
-        """Nothing is remembered from tick to tick."""
-        return False
 
     def evaluate(
         self, context: dg.AutomationContext[dg.AssetKey]
@@ -65,7 +69,7 @@ class BelongsToCurrentVersion(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection(current))
 
 
-class IsEmptied(dg.AutomationCondition[dg.AssetKey]):
+class IsEmptied(Memoryless):
     """True for partitions that Dagster takes for made, and whose rows went with a dropped version.
 
     Only where somebody needs them again: the version was begun anew, or another one came.
@@ -79,11 +83,6 @@ class IsEmptied(dg.AutomationCondition[dg.AssetKey]):
     def name(self) -> str:
         """What the UI shows."""
         return "was emptied with a dropped version"
-
-    @property
-    def requires_cursor(self) -> bool:
-        """Nothing is remembered from tick to tick."""
-        return False
 
     def evaluate(
         self, context: dg.AutomationContext[dg.AssetKey]
@@ -106,7 +105,7 @@ class IsEmptied(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection(subset))
 
 
-class IsDueForRetry(dg.AutomationCondition[dg.AssetKey]):
+class IsDueForRetry(Memoryless):
     """True for partitions with a failure that may pass and whose time has come.
 
     A run that tries it again moves that time, so what stays true belongs to a run that died.
@@ -120,11 +119,6 @@ class IsDueForRetry(dg.AutomationCondition[dg.AssetKey]):
     def name(self) -> str:
         """What the UI shows."""
         return "a failure is to be tried again"
-
-    @property
-    def requires_cursor(self) -> bool:
-        """Nothing is remembered from tick to tick."""
-        return False
 
     def evaluate(
         self, context: dg.AutomationContext[dg.AssetKey]
@@ -140,7 +134,7 @@ class IsDueForRetry(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, context.candidate_subset.compute_intersection(subset))
 
 
-class MadeFromOlderInputs(dg.AutomationCondition[dg.AssetKey]):
+class MadeFromOlderInputs(Memoryless):
     """True for partitions whose newest run began before an input was made.
 
     Such a run ends what was to be done about older changes, not about those: without this, a
@@ -151,11 +145,6 @@ class MadeFromOlderInputs(dg.AutomationCondition[dg.AssetKey]):
     def name(self) -> str:
         """What the UI shows."""
         return "an input was made after the run began"
-
-    @property
-    def requires_cursor(self) -> bool:
-        """Nothing is remembered from tick to tick."""
-        return False
 
     def evaluate(
         self, context: dg.AutomationContext[dg.AssetKey]
@@ -191,7 +180,7 @@ COMMAND_PAUSE = timedelta(seconds=10)
 """A command that did something so recently may be between two of its runs."""
 
 
-class NoCommandAtWork(dg.AutomationCondition[dg.AssetKey]):
+class NoCommandAtWork(Memoryless):
     """True while no `ragassets` command computes: it goes through all stages by itself.
 
     Should a run slip in nevertheless, one of the two loses against the tables' check for concurrent
@@ -202,11 +191,6 @@ class NoCommandAtWork(dg.AutomationCondition[dg.AssetKey]):
     def name(self) -> str:
         """What the UI shows."""
         return "no command is at work"
-
-    @property
-    def requires_cursor(self) -> bool:
-        """Nothing is remembered from tick to tick."""
-        return False
 
     def evaluate(
         self, context: dg.AutomationContext[dg.AssetKey]

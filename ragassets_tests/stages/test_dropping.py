@@ -292,6 +292,7 @@ class TestRefusals:
         move(project, "v2", NOW)
         project.configure(aliases={"documents": {"live": "v2"}}, retention={"rollback_days": 0})
         drop(project, "v1", moment=NOW + timedelta(minutes=1))
+        assert collections(project.workspace) == ["v2"]
 
     def test_an_unknown_name_is_refused(self, project: Project) -> None:
         with pytest.raises(UnknownNameError, match=r"'v9' is not defined\. Known: v1, v2"):
