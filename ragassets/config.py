@@ -60,6 +60,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
 SUPPORTED_SCHEMES = ("file", "s3", "gs", "az")
 """Sources that can be read; the other schemes of the configuration contract are refused by name."""
 
+LANDING_SCHEMES = ("kafka",)
+"""Sources that keep bodies as they list them; see `adapters/sources/landed_bodies.py`."""
 
 CRON_FIELDS = 5
 """Minute, hour, day of the month, month, day of the week."""
@@ -143,6 +145,11 @@ class SourceConfig(_Section):
     def at(self, uri: str) -> "SourceConfig":
         """The same source elsewhere: one of its mirrors."""
         return self.model_copy(update={"uri": uri, "mirrors": ()})
+
+    @property
+    def lands_bodies(self) -> bool:
+        """Whether bodies come with the listing: then one of them cannot be asked for again."""
+        return self.scheme in LANDING_SCHEMES
 
     @property
     def scheme(self) -> str:

@@ -19,6 +19,7 @@ from ragassets.adapters.object_lease import ObjectLease
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.rerankers.registry import open_reranker
 from ragassets.adapters.search_log import SearchLog
+from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.registry import open_event_queue, open_source
 from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.table_aliases import TableAliases
@@ -28,6 +29,7 @@ from ragassets.adapters.tokenizers import load_tokenizer
 from ragassets.adapters.vector_ledger import VectorLedger
 from ragassets.adapters.vector_store import StoreSettings, open_vector_store
 from ragassets.config import Config
+from ragassets.core.asset_tables import FORGOTTEN_DOCUMENTS
 from ragassets.core.chunk_tokens import Tokenizer
 from ragassets.core.embedding import Embedder
 from ragassets.core.indexing import CollectionConfig, VectorStore
@@ -143,8 +145,18 @@ class Workspace:
     def source(self, name: str) -> Source:
         """The named source; opened once, since its connections and its troubles last."""
         if name not in self._sources:
-            self._sources[name] = open_source(self.config.source(name))
+            self._sources[name] = open_source(self.config.source(name), self.landed_bodies(name))
         return self._sources[name]
+
+    def landed_bodies(self, source: str) -> LandedBodies:
+        """Where the named source keeps bodies that come with its listing or its stream."""
+
+        def forgotten() -> frozenset[str]:
+            place = [{"source": source}]
+            rows = self.tables.read(FORGOTTEN_DOCUMENTS, place, columns=["document_id"])
+            return frozenset(rows["document_id"])
+
+        return LandedBodies(source, lambda: self.landing_zone, forgotten)
 
     def event_queue(self, source: str) -> EventQueue | None:
         """Where the named source tells what happened to its objects, if it does."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_LANDED = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,3 +124,14 @@ def md5_of_etag(etag: str) -> str | None:
     """
     bare = etag.strip('"').lower()
     return bare if _MD5.fullmatch(bare) else None
+
+
+def landed_etag(content_hash: str) -> str:
+    """The ETag of an object whose bytes were kept as they were listed, by their hash."""
+    return f"sha256:{content_hash}"
+
+
+def landed_hash(etag: str) -> str | None:
+    """The content hash in an ETag of `landed_etag`; None where it is another one."""
+    found = _LANDED.fullmatch(etag)
+    return found[1] if found else None

@@ -8,7 +8,7 @@ import polars as pl
 
 from ragassets.adapters.catalog import comparable
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import DEAD_LETTERS, RAW_DOCUMENTS, STAGES
+from ragassets.core.asset_tables import DEAD_LETTERS, STAGES
 from ragassets.core.stages import SHARD, RunContext
 from ragassets.queries.audit_findings import Finding, Thing, finding, row_things
 from ragassets.queries.audit_rows import alive_documents
@@ -16,6 +16,7 @@ from ragassets.stages.build_windows import current_versions
 from ragassets.stages.dead_letters import gather_dead_letters
 from ragassets.stages.document_catalog import catalog_rows
 from ragassets.stages.dropped_versions import read_drops
+from ragassets.stages.named_bytes import named_content_hashes
 
 READ_THREADS = 8
 """Reading waits for a disk or a network, not for a core."""
@@ -62,7 +63,7 @@ def audit_landing_zone(workspace: Workspace) -> Iterator[Finding]:
     Every object is read: a hash tells nothing of bytes that nobody looks at.
     """
     zone = workspace.landing_zone
-    named, stored = _named_hashes(workspace), set(zone.content_hashes())
+    named, stored = named_content_hashes(workspace), set(zone.content_hashes())
     there = sorted(named & stored)
     with ThreadPoolExecutor(READ_THREADS) as pool:
         is_whole = list(pool.map(zone.holds, there))
@@ -76,16 +77,7 @@ def unused_raw_bytes(workspace: Workspace) -> list[str]:
     """Hashes of the landing zone that no document has."""
     # First what is stored: bytes are stored before they are named.
     stored = set(workspace.landing_zone.content_hashes())
-    return sorted(stored - _named_hashes(workspace))
-
-
-def _named_hashes(workspace: Workspace) -> set[str]:
-    rows = workspace.tables.read(
-        RAW_DOCUMENTS.outputs,
-        columns=["content_hash"],
-        where=pl.col("output_hash").is_not_null(),
-    )
-    return set(rows["content_hash"])
+    return sorted(stored - named_content_hashes(workspace))
 
 
 def audit_leftovers(workspace: Workspace) -> Iterator[Finding]:

@@ -142,6 +142,8 @@ def _shown(uri: str) -> str:
 
 
 def _exists(workspace: Workspace, name: str, wanted: Sequence[str]) -> bool:
+    if workspace.config.source(name).lands_bodies:
+        return False  # what was read of it is known; looking for more would take bodies in
     if workspace.config.source(name).scheme != "file":
         return _holds(workspace.source(name), wanted)
     paths = [Path(unquote(urlsplit(uri).path)) for uri in wanted if uri.startswith("file://")]
@@ -154,7 +156,8 @@ def _keeps_out(workspace: Workspace, name: str, wanted: Sequence[str]) -> str:
         listed = workspace.tables.read(SOURCE_LISTINGS, [{"source": name}])
         since = f"since {listed['listed_at'][0]:%Y-%m-%d %H:%M:%SZ}" if listed.height else "ever"
         return f"source {name!r} was not listed {since}; run `ragassets ingest {name}`"
-    if _holds(open_source(config.model_copy(update={"exclude": ()})), wanted):
+    bodies = workspace.landed_bodies(name)
+    if _holds(open_source(config.model_copy(update={"exclude": ()}), bodies), wanted):
         return f"sources.{name}.exclude {list(config.exclude)} leaves it out"
     return f"sources.{name}.include {list(config.include)} leaves it out (hidden files need a dot)"
 

@@ -20,6 +20,7 @@ from ragassets.core.indexing import VectorStore
 from ragassets.core.searching import SearchRequest
 from ragassets.queries.documents import candidate_uris, find_document
 from ragassets.stages.forgetting import DEAD_LETTER_FILES, Traces
+from ragassets.stages.named_bytes import named_content_hashes
 from ragassets.stages.tombstones import Named
 
 MAX_SEARCHES = 20
@@ -193,8 +194,7 @@ def _left_beside(workspace: Workspace, ids: Sequence[str], traces: Traces) -> It
     known = {row.document_id for row in workspace.catalog.documents()}
     if known & set(ids):
         yield "a row of the catalog"
-    rows = workspace.tables.read(RAW_DOCUMENTS.outputs, columns=["content_hash"])
-    named = set(rows["content_hash"])
+    named = named_content_hashes(workspace)
     own = {name for hashes in traces.content_hashes.values() for name in hashes}
     if any(workspace.landing_zone.exists(name) for name in own - named):
         yield "bytes in the landing zone"

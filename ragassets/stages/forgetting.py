@@ -25,11 +25,13 @@ from ragassets.core.asset_tables import (
     STAGES,
 )
 from ragassets.core.indexing import RewritesFiles, VectorStore
+from ragassets.core.sources import landed_hash
 from ragassets.core.stages import SHARD, RunContext
 from ragassets.core.tables import TableSpec
 from ragassets.core.vector_ledger import UNUSED_VECTORS, VECTOR_LEDGER
 from ragassets.errors import ConcurrentWriteError
 from ragassets.stages.indexed_chunks import add_intents, settle_intents
+from ragassets.stages.named_bytes import named_content_hashes
 from ragassets.stages.tombstones import Named, note_content_hashes, write_tombstones
 from ragassets.stages.vector_ledger import forget_vectors
 
@@ -145,8 +147,11 @@ def find_traces(workspace: Workspace, ids: Sequence[str]) -> Traces:
         for name, content_hash in rows.select("document_id", "content_hash").iter_rows():
             if content_hash:
                 traces.content_hashes.setdefault(name, set()).add(content_hash)
-    for holding in look(SOURCE_OBJECTS.name, columns=["uri"]):
+    for holding in look(SOURCE_OBJECTS.name, columns=["uri", "etag"]):
         traces.uris.update(holding.rows["uri"].drop_nulls())
+        for name, etag in holding.rows.select("document_id", "etag").iter_rows():
+            if landed := landed_hash(etag):
+                traces.content_hashes.setdefault(name, set()).add(landed)
     for holding in look(CHUNKS.name, columns=["text", "text_hash"]):
         traces.texts.update(holding.rows.select("text_hash", "text").iter_rows())
     for embedding_set, rows in _embedded_rows(workspace, ids):
@@ -249,12 +254,7 @@ def _forget_bytes(workspace: Workspace, traces: Traces) -> tuple[int, tuple[str,
     """
     zone = workspace.landing_zone
     stored = set(zone.content_hashes())
-    rows = workspace.tables.read(
-        RAW_DOCUMENTS.outputs,
-        columns=["content_hash"],
-        where=pl.col("output_hash").is_not_null(),
-    )
-    named = set(rows["content_hash"])
+    named = named_content_hashes(workspace)
     for content_hash in stored - named:
         zone.delete(content_hash)
     own = {name for hashes in traces.content_hashes.values() for name in hashes}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ragassets.adapters.sources import s3_bucket
+from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.registry import open_source
 from ragassets.adapters.sources.reliable_source import ReliableSource
 from ragassets.config import SourceConfig
@@ -21,6 +22,9 @@ from ragassets.errors import (
 )
 from ragassets_tests.s3_server import BUCKET, Fault, S3Server, running_s3
 
+NO_BODIES = LandedBodies(
+    "handbook", lambda: pytest.fail("objects are fetched, not landed"), frozenset[str]
+)
 QUICK = FetchConfig(
     retry=RetryConfig(attempts=4, first_wait_seconds=0.0, jitter_seconds=0.0),
     timeout_seconds=5,
@@ -37,7 +41,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 def source(uri: str = f"s3://{BUCKET}/docs", **keys: object) -> Source:
     """A source with the settings of a test."""
-    return open_source(SourceConfig.model_validate({"uri": uri, "fetch": QUICK, **keys}))
+    config = SourceConfig.model_validate({"uri": uri, "fetch": QUICK, **keys})
+    return open_source(config, NO_BODIES)
 
 
 def listed(source: Source) -> dict[str, SourceObject]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.local_folder import LocalFolder
 from ragassets.adapters.sources.object_store import ObjectStoreSource
 from ragassets.adapters.sources.patience import Patience
@@ -19,8 +20,15 @@ OBJECT_STORES: Mapping[str, type[S3Bucket | ObjectStoreSource]] = MappingProxyTy
 )
 
 
-def open_source(config: SourceConfig) -> Source:
-    """The source of one entry of `sources`; nothing is read or sent yet."""
+def open_source(config: SourceConfig, bodies: LandedBodies) -> Source:
+    """The source of one entry of `sources`; nothing is read or sent yet.
+
+    Args:
+        config: The entry.
+        bodies: Where a source that cannot be asked for one object keeps what it reads. Its `fetch`
+            reads that, so that it needs neither mirrors nor several tries.
+    """
+    del bodies
     source, base = _open(config), base_uri(config.uri)
     mirrors = {base_uri(uri): _open(config.at(uri)) for uri in config.mirrors}
     # A local file that cannot be read now cannot be read in a second either.
