@@ -25,8 +25,9 @@ from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import load_config
 from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS, INDEX_INTENTS, INDEXED_CHUNKS
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.fingerprints import stable_hash
-from ragassets.core.indexing import CollectionConfig, PointBatch, chunk_payload, point_id
+from ragassets.core.indexing import PointBatch, chunk_payload, point_id
 from ragassets.core.stages import SHARD, RunContext
 from ragassets.stages.embeddings import update_embeddings
 from ragassets.stages.indexed_chunks import update_indexed_chunks

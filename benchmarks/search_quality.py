@@ -23,8 +23,9 @@ from ragassets.adapters.rerankers.registry import open_reranker
 from ragassets.adapters.tokenizers import load_tokenizer
 from ragassets.adapters.vector_store import open_vector_store
 from ragassets.core.chunking import split_document
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.evaluation import GoldenQuery, QueryScore, score_rankings
-from ragassets.core.indexing import CollectionConfig, PointBatch, chunk_payload, point_id
+from ragassets.core.indexing import PointBatch, chunk_payload, point_id
 from ragassets.core.paired_comparison import PairedComparison, compare_paired
 from ragassets.core.reranking import Reranker, order_by_score
 from ragassets.core.searching import SearchHit, SearchMode, SearchRequest

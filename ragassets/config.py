@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from ragassets.core.indexing import CollectionConfig, check_supported
+from ragassets.core.collection_config import CollectionConfig, check_supported
 from ragassets.core.settings import (
     ChromaConfig,
     ChunkingConfig,

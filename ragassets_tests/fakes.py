@@ -12,16 +12,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ragassets.core.collection_config import CollectionConfig, StoreCapabilities, check_same_config
 from ragassets.core.indexing import (
-    CollectionConfig,
     Payload,
     PointBatch,
-    StoreCapabilities,
     StoredPoint,
     check_batch,
     check_name,
     check_request,
-    check_same_config,
 )
 from ragassets.core.searching import (
     Condition,

@@ -16,14 +16,8 @@ from ragassets.adapters.flat_points import (
     read_payload,
 )
 from ragassets.adapters.point_encoding import sort_ranking
-from ragassets.core.indexing import (
-    CollectionConfig,
-    Distance,
-    PointBatch,
-    StoredPoint,
-    check_batch,
-    check_request,
-)
+from ragassets.core.collection_config import CollectionConfig, Distance
+from ragassets.core.indexing import PointBatch, StoredPoint, check_batch, check_request
 from ragassets.core.searching import (
     Condition,
     SearchHit,

@@ -20,12 +20,8 @@ from ragassets.adapters.service_calls import (
     refuse_password,
 )
 from ragassets.adapters.store_session import AliasBook, StoreSession
-from ragassets.core.indexing import (
-    CollectionConfig,
-    check_name,
-    check_same_config,
-    check_supported,
-)
+from ragassets.core.collection_config import CollectionConfig, check_same_config, check_supported
+from ragassets.core.indexing import check_name
 from ragassets.core.settings import ChromaConfig
 from ragassets.core.store_locations import CAPABILITIES, STORE_NAMES
 from ragassets.errors import (

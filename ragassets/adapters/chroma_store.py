@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ragassets.adapters.chroma_points import ChromaPoints, collection_settings
 from ragassets.adapters.extras import import_untyped
 from ragassets.adapters.local_store import MIN_FREE_BYTES, LocalStore
-from ragassets.core.indexing import CollectionConfig, check_supported
+from ragassets.core.collection_config import CollectionConfig, check_supported
 from ragassets.core.store_locations import CAPABILITIES, STORE_NAMES
 
 Answer = TypeVar("Answer")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from ragassets.adapters.point_encoding import INDEXED_FIELDS
 from ragassets.adapters.store_lock import POLL_SECONDS
 from ragassets.core.access import TENANT
-from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig, Distance
+from ragassets.core.collection_config import CollectionConfig, Distance
+from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR
 from ragassets.errors import (
     StorageUnavailableError,
     SystemResourceError,

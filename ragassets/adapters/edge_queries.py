@@ -19,7 +19,8 @@ from ragassets.adapters.point_encoding import (
     vector_queries,
 )
 from ragassets.core.access import AnyOf
-from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig, PointBatch
+from ragassets.core.collection_config import CollectionConfig
+from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, PointBatch
 from ragassets.core.searching import (
     Condition,
     SearchHit,

@@ -18,7 +18,7 @@ from ragassets.adapters.durable_files import sync_directory
 from ragassets.adapters.extras import import_untyped
 from ragassets.adapters.point_encoding import OVERSAMPLING
 from ragassets.adapters.point_rows import PointRows
-from ragassets.core.indexing import CollectionConfig, Distance
+from ragassets.core.collection_config import CollectionConfig, Distance
 
 EXACT_SEARCH_POINTS = 100_000
 """Up to here every vector is compared: nothing is missed, and there is no graph to build."""

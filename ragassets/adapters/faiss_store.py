@@ -23,14 +23,8 @@ from ragassets.adapters.faiss_index import (
 )
 from ragassets.adapters.local_store import MIN_FREE_BYTES, LocalStore
 from ragassets.adapters.point_rows import PointRows
-from ragassets.core.indexing import (
-    CollectionConfig,
-    PointBatch,
-    StoredPoint,
-    check_batch,
-    check_request,
-    check_supported,
-)
+from ragassets.core.collection_config import CollectionConfig, check_supported
+from ragassets.core.indexing import PointBatch, StoredPoint, check_batch, check_request
 from ragassets.core.searching import SearchHit, SearchRequest
 from ragassets.core.store_locations import CAPABILITIES, STORE_NAMES
 from ragassets.core.vector_scores import score_vectors

@@ -20,7 +20,8 @@ from ragassets.adapters.alias_file import FileAliases
 from ragassets.adapters.durable_files import replace_file, sync_directory
 from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.store_session import StoreSession
-from ragassets.core.indexing import CollectionConfig, check_name, check_same_config
+from ragassets.core.collection_config import CollectionConfig, check_same_config
+from ragassets.core.indexing import check_name
 from ragassets.errors import (
     ConfigurationError,
     RagAssetsError,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 from ragassets.adapters.extras import import_untyped
 from ragassets.adapters.pinecone_connection import PineconeConnection
 from ragassets.adapters.service_calls import sleep_until
-from ragassets.core.indexing import CollectionConfig, Distance
+from ragassets.core.collection_config import CollectionConfig, Distance
 from ragassets.errors import (
     ConfigurationError,
     IndexVersionError,

@@ -28,16 +28,8 @@ from ragassets.adapters.pinecone_indexes import PineconeIndex, PineconeIndexes, 
 from ragassets.adapters.point_encoding import sort_ranking
 from ragassets.adapters.service_calls import sleep_until
 from ragassets.adapters.store_session import AliasBook, StoreSession
-from ragassets.core.indexing import (
-    CollectionConfig,
-    PointBatch,
-    StoredPoint,
-    check_batch,
-    check_name,
-    check_request,
-    check_same_config,
-    check_supported,
-)
+from ragassets.core.collection_config import CollectionConfig, check_same_config, check_supported
+from ragassets.core.indexing import PointBatch, StoredPoint, check_batch, check_name, check_request
 from ragassets.core.searching import (
     Condition,
     SearchHit,

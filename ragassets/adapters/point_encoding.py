@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ragassets.adapters.bm25 import Bm25Encoder
 from ragassets.core.access import READERS, TENANT
-from ragassets.core.indexing import (
-    DENSE_VECTOR,
-    SPARSE_VECTOR,
-    CollectionConfig,
-    Payload,
-    PointBatch,
-    Quantization,
-)
+from ragassets.core.collection_config import CollectionConfig, Quantization
+from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, Payload, PointBatch
 from ragassets.core.searching import SearchRequest, fuse, fusion_depth, metadata_terms
 
 if TYPE_CHECKING:

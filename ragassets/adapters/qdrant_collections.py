@@ -13,13 +13,8 @@ from ragassets.adapters.point_encoding import INDEXED_FIELDS
 from ragassets.adapters.qdrant_connection import QdrantConnection
 from ragassets.adapters.service_calls import sleep_until
 from ragassets.core.access import TENANT
-from ragassets.core.indexing import (
-    DENSE_VECTOR,
-    NAME_PATTERN,
-    SPARSE_VECTOR,
-    CollectionConfig,
-    check_same_config,
-)
+from ragassets.core.collection_config import CollectionConfig, check_same_config
+from ragassets.core.indexing import DENSE_VECTOR, NAME_PATTERN, SPARSE_VECTOR
 from ragassets.errors import (
     ConfigurationError,
     IndexVersionError,
@@ -165,14 +160,16 @@ class QdrantCollections:
         A collection without our metadata, or with another prefix, is somebody else's.
         """
         full = self.full_name(name)
-        known = self._connection.call(
-            f"looking for collection {name!r}", lambda c: c.collection_exists(full)
-        )
-        if not known:
+        if not self._exists(name):
             return None
-        info = self._connection.call(
-            f"reading collection {name!r}", lambda c: c.get_collection(full), index_version=name
-        )
+        try:
+            info = self._connection.call(
+                f"reading collection {name!r}", lambda c: c.get_collection(full), index_version=name
+            )
+        except IndexVersionError:
+            if self._exists(name):
+                raise
+            return None  # somebody dropped it in between
         entry = (info.config.metadata or {}).get(METADATA_KEY)
         if not isinstance(entry, dict):
             return None
@@ -182,6 +179,12 @@ class QdrantCollections:
         config = CollectionConfig.model_validate_json(str(values["config"]))
         return StoredCollection(
             config, values.get("state") == "ready", str(values.get("owner")), info
+        )
+
+    def _exists(self, name: str) -> bool:
+        full = self.full_name(name)
+        return self._connection.call(
+            f"looking for collection {name!r}", lambda c: c.collection_exists(full)
         )
 
     def _create(self, name: str, config: CollectionConfig, owner: str) -> StoredCollection:

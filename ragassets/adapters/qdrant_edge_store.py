@@ -25,9 +25,9 @@ from ragassets.adapters.edge_engine import (
 )
 from ragassets.adapters.edge_queries import edge_filter, edge_points, search_shard
 from ragassets.adapters.local_store import MIN_FREE_BYTES, LocalStore
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.indexing import (
     DENSE_VECTOR,
-    CollectionConfig,
     PointBatch,
     StoredPoint,
     check_batch,

@@ -12,7 +12,8 @@ from ragassets.adapters.point_encoding import (
     ranking_depth,
 )
 from ragassets.core.access import AnyOf
-from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR, CollectionConfig
+from ragassets.core.collection_config import CollectionConfig
+from ragassets.core.indexing import DENSE_VECTOR, SPARSE_VECTOR
 from ragassets.core.searching import Condition, SearchRequest, condition_terms
 
 if TYPE_CHECKING:

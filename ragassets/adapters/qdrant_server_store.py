@@ -34,9 +34,9 @@ from ragassets.adapters.qdrant_queries import (
     server_query,
 )
 from ragassets.adapters.store_session import StoreSession
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.indexing import (
     DENSE_VECTOR,
-    CollectionConfig,
     Payload,
     PointBatch,
     StoredPoint,

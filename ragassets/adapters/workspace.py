@@ -31,8 +31,9 @@ from ragassets.adapters.vector_store import StoreSettings, open_vector_store
 from ragassets.config import Config
 from ragassets.core.asset_tables import FORGOTTEN_DOCUMENTS
 from ragassets.core.chunk_tokens import Tokenizer
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.embedding import Embedder
-from ragassets.core.indexing import CollectionConfig, VectorStore
+from ragassets.core.indexing import VectorStore
 from ragassets.core.reranking import Reranker
 from ragassets.core.sources import EventQueue, Source
 

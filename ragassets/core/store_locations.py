@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from ragassets.core.indexing import StoreCapabilities
+from ragassets.core.collection_config import StoreCapabilities
 from ragassets.errors import ConfigurationError
 
 StoreKind = Literal["edge", "qdrant", "faiss", "chroma", "chroma-server", "pinecone"]

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ragassets.core.indexing import Distance
+from ragassets.core.collection_config import Distance
 
 
 def score_vectors(

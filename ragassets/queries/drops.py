@@ -10,7 +10,7 @@ import polars as pl
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS, INDEXED_CHUNKS
 from ragassets.core.build_costs import Rewrite, store_bytes, table_bytes
-from ragassets.core.indexing import CollectionConfig
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.stages import SHARD
 from ragassets.core.store_locations import parse_location
 from ragassets.queries.json_values import json_value

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.access import TENANT, Access
 from ragassets.core.canaries import Canary
-from ragassets.core.indexing import check_same_embedding
+from ragassets.core.collection_config import check_same_embedding
 from ragassets.core.searching import (
     PAYLOAD_KEYS,
     SearchHit,

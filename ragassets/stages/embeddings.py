@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ragassets.adapters.vector_ledger import VectorLedger
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS
+from ragassets.core.collection_config import check_same_embedding
 from ragassets.core.embedding import EmbeddedTexts, Embedder, EmbedsEach, validate_vectors
 from ragassets.core.fingerprints import fingerprint
 from ragassets.core.incremental import Failure, StageState, with_input_hash
-from ragassets.core.indexing import check_same_embedding
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragassets.adapters.workspace import Workspace
+from ragassets.core.collection_config import check_same_embedding
 from ragassets.core.evaluation import (
     CUTOFF,
     GoldenQuery,
@@ -21,7 +22,7 @@ from ragassets.core.evaluation import (
     score_rankings,
 )
 from ragassets.core.gates import SearchLatency
-from ragassets.core.indexing import VectorStore, check_same_embedding
+from ragassets.core.indexing import VectorStore
 from ragassets.core.searching import SearchRequest
 
 HITS_PER_QUERY = 50

@@ -15,7 +15,8 @@ from ragassets.adapters.tables import DeltaTables
 from ragassets.adapters.vector_store import StoreSettings, open_vector_store
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core.indexing import CollectionConfig, VectorStore
+from ragassets.core.collection_config import CollectionConfig
+from ragassets.core.indexing import VectorStore
 from ragassets.core.searching import SearchRequest
 from ragassets.core.settings import ChromaConfig
 from ragassets.errors import (

@@ -10,7 +10,7 @@ import pytest
 
 from ragassets.adapters import faiss_index
 from ragassets.adapters.faiss_store import FaissStore
-from ragassets.core.indexing import CollectionConfig
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.searching import SearchHit, SearchRequest
 from ragassets.errors import StorageUnavailableError, SystemResourceError
 from ragassets_tests.fakes import FakeEmbedder

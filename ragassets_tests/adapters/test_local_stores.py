@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ragassets.adapters.vector_store import open_vector_store
-from ragassets.core.indexing import CollectionConfig, VectorStore
+from ragassets.core.collection_config import CollectionConfig
+from ragassets.core.indexing import VectorStore
 from ragassets.errors import ConfigurationError, SystemResourceError, VectorStoreLockedError
 from ragassets_tests.fakes import FakeEmbedder
 from ragassets_tests.points import points_of

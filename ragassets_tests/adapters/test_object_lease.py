@@ -18,7 +18,7 @@ from ragassets.adapters.object_lease import ObjectLease
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import load_config
-from ragassets.core.indexing import CollectionConfig
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.leases import Holder, Lease
 from ragassets.errors import LeaseLostError, StorageUnavailableError, VectorStoreLockedError
 from ragassets_tests.fakes import InMemoryVectorStore

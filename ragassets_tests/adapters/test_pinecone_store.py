@@ -11,7 +11,8 @@ from ragassets.adapters.pinecone_store import PineconeStore
 from ragassets.adapters.table_aliases import TableAliases
 from ragassets.adapters.tables import DeltaTables
 from ragassets.adapters.vector_store import open_vector_store
-from ragassets.core.indexing import CollectionConfig, VectorStore
+from ragassets.core.collection_config import CollectionConfig
+from ragassets.core.indexing import VectorStore
 from ragassets.core.searching import SearchRequest
 from ragassets.core.settings import PineconeConfig
 from ragassets.errors import (

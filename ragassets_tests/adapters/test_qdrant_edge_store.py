@@ -17,7 +17,8 @@ from ragassets.adapters.bm25 import Bm25Encoder
 from ragassets.adapters.edge_engine import create_shard, load_shard
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 from ragassets.adapters.vector_store import open_vector_store
-from ragassets.core.indexing import CollectionConfig, PointBatch
+from ragassets.core.collection_config import CollectionConfig
+from ragassets.core.indexing import PointBatch
 from ragassets.core.searching import SearchRequest
 from ragassets.errors import (
     ConfigurationError,
@@ -35,7 +36,7 @@ EMBEDDER = FakeEmbedder(dim=DIM)
 HOLD = """
 import sys, time
 from ragassets.adapters.vector_store import open_vector_store
-from ragassets.core.indexing import CollectionConfig
+from ragassets.core.collection_config import CollectionConfig
 sys.argv = ["ragassets", "ingest", "--token=secret"]
 store = open_vector_store({location!r}, timeout_seconds=5)
 store.ensure_collection("v1", CollectionConfig(dim=8))

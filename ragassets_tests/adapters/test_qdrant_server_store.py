@@ -8,14 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ragassets.adapters.qdrant_connection import QdrantConnection
 from ragassets.adapters.qdrant_server_store import QdrantServerStore
 from ragassets.adapters.vector_store import StoreSettings, open_vector_store
 from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
-from ragassets.core.indexing import CollectionConfig, VectorStore
+from ragassets.core.collection_config import CollectionConfig
+from ragassets.core.indexing import VectorStore
 from ragassets.core.settings import QdrantConfig
 from ragassets.errors import (
     ConcurrentWriteError,
@@ -322,6 +325,23 @@ class TestCollections:
             thread.join()
         assert errors == []
         assert len(creations) == 1
+
+    def test_one_that_is_dropped_while_it_is_looked_at_is_not_there(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A search lists the collections while somebody drops an old version."""
+        call = QdrantConnection.call
+
+        def call_late(connection: QdrantConnection, action: str, *args: Any, **named: Any) -> Any:
+            if action == "reading collection 'v1'":
+                monkeypatch.setattr(QdrantConnection, "call", call)
+                other.drop_collection("v1")
+            return call(connection, action, *args, **named)
+
+        with connect() as store, connect() as other:
+            store.ensure_collection("v1", CONFIG)
+            monkeypatch.setattr(QdrantConnection, "call", call_late)
+            assert store.list_collections() == []
 
     def test_projects_with_other_prefixes_do_not_see_each_other(self, connect: Connect) -> None:
         """One server may serve a whole company."""

@@ -15,8 +15,9 @@ from ragassets.adapters.embedders import sentence_transformers
 from ragassets.adapters.embedders.registry import open_embedder
 from ragassets.adapters.embedders.torch_encoder import quota_cores, token_ids_of
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.embedding import Embedder, validate_vectors
-from ragassets.core.indexing import CollectionConfig, PointBatch, point_id
+from ragassets.core.indexing import PointBatch, point_id
 from ragassets.core.searching import SearchRequest
 from ragassets.core.settings import EmbeddingModelConfig
 from ragassets.errors import ConfigurationError, MissingModelError

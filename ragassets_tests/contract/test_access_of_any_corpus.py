@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ragassets.adapters.vector_store import open_vector_store
 from ragassets.core.access import Access
-from ragassets.core.indexing import CollectionConfig, PointBatch, VectorStore, point_id
+from ragassets.core.collection_config import CollectionConfig
+from ragassets.core.indexing import PointBatch, VectorStore, point_id
 from ragassets.core.searching import SearchMode, SearchRequest
 from ragassets_tests.fakes import FakeEmbedder, InMemoryVectorStore
 from ragassets_tests.points import chunk_id_of, payload_of

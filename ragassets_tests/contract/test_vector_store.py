@@ -24,14 +24,8 @@ from ragassets.adapters.table_aliases import TableAliases
 from ragassets.adapters.tables import DeltaTables
 from ragassets.adapters.vector_store import StoreSettings, open_vector_store
 from ragassets.core.access import EVERYTHING, Access
-from ragassets.core.indexing import (
-    CollectionConfig,
-    PointBatch,
-    StoreCapabilities,
-    VectorStore,
-    chunk_payload,
-    point_id,
-)
+from ragassets.core.collection_config import CollectionConfig, StoreCapabilities
+from ragassets.core.indexing import PointBatch, VectorStore, chunk_payload, point_id
 from ragassets.core.searching import SearchMode, SearchRequest
 from ragassets.core.settings import ChromaConfig, PineconeConfig, QdrantConfig
 from ragassets.errors import (

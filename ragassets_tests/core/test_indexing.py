@@ -5,14 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragassets.core.indexing import (
-    CollectionConfig,
-    PointBatch,
-    check_batch,
-    check_same_config,
-    hash_payload,
-    point_id,
-)
+from ragassets.core.collection_config import CollectionConfig, check_same_config
+from ragassets.core.indexing import PointBatch, check_batch, hash_payload, point_id
 from ragassets.errors import IndexVersionError, InvalidVectorError
 from ragassets_tests.points import payload_of
 

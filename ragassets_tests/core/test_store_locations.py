@@ -10,7 +10,7 @@ from ragassets.adapters.faiss_store import FaissStore
 from ragassets.adapters.pinecone_store import PineconeStore
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
 from ragassets.adapters.qdrant_server_store import QdrantServerStore
-from ragassets.core.indexing import StoreCapabilities
+from ragassets.core.collection_config import StoreCapabilities
 from ragassets.core.store_locations import (
     CAPABILITIES,
     WAYS,

@@ -8,8 +8,9 @@ import pytest
 
 from ragassets.adapters import edge_engine, qdrant_edge_store
 from ragassets.adapters.qdrant_edge_store import QdrantEdgeStore
+from ragassets.core.collection_config import CollectionConfig
 from ragassets.core.gates import Measurements, apply_gates, failed_gates
-from ragassets.core.indexing import DENSE_VECTOR, CollectionConfig, PointBatch, point_id
+from ragassets.core.indexing import DENSE_VECTOR, PointBatch, point_id
 from ragassets.core.settings import GatesConfig
 from ragassets.stages.measurements import N_SAMPLES, measure_recall, sample_chunks
 
