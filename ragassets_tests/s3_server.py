@@ -1,5 +1,6 @@
 """An S3 server on loopback (moto) whose answers can be spoilt on demand."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,9 +27,18 @@ class Fault:
     method: str = "GET"
     status: int | None = None
     """Answer with this status."""
+    code: str = ""
+    """The store's code for the error, in the body that S3 sends with it."""
+    is_reset: bool = False
+    """Close the connection without a word."""
     spoil: Callable[[bytes], bytes] | None = None
     """Send these bytes instead of the right ones, with the headers of the right ones."""
     n_times: int = 1_000_000
+
+    def body(self) -> bytes:
+        """Of an answer with `status`."""
+        text = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>"
+        return text.encode() if self.code else b""
 
 
 @dataclass
@@ -76,9 +86,13 @@ class _Spoiler:
         line = f"{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')}"
         self._server.requests.append(f"{environ['REQUEST_METHOD']} {line}")
         fault = self._fault(environ["REQUEST_METHOD"], line)
-        if fault and fault.status:
-            start_response(f"{fault.status} Fault", [("Content-Length", "0")])
+        if fault and fault.is_reset:
+            cast("socket.socket", environ["werkzeug.socket"]).shutdown(socket.SHUT_RDWR)
             return [b""]
+        if fault and fault.status:
+            body = fault.body()
+            start_response(f"{fault.status} Fault", [("Content-Length", str(len(body)))])
+            return [body]
         answer = self._app(environ, start_response)
         if fault and fault.spoil:
             return [fault.spoil(b"".join(answer))]

@@ -1,10 +1,9 @@
 """Fetch each object, hash it, keep its bytes in the landing zone."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from functools import partial
-from typing import cast
 
 import polars as pl
 
@@ -13,12 +12,12 @@ from ragassets.core.asset_tables import PARSED_DOCUMENTS, RAW_DOCUMENTS, SOURCE_
 from ragassets.core.fingerprints import content_hash, data_version, fingerprint, stable_hash
 from ragassets.core.incremental import Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
-from ragassets.core.sources import SourceObject
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
-from ragassets.errors import MissingRawBytesError
+from ragassets.errors import MissingRawBytesError, ObjectGoneError, SourceUnavailableError
 from ragassets.stages.inputs import good_rows, partitions_of
+from ragassets.stages.source_witness import SourceWitness, listed_object, open_witness
 
 FETCH_THREADS = 8
 """Fetching waits for a disk or a network, not for a core."""
@@ -39,8 +38,12 @@ def update_raw_documents(
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
         wanted = objects.filter(pl.col("document_id").is_in(keys)).sort("document_id")
+        witnesses = {
+            str(name): open_witness(workspace, str(name), tables)
+            for name in wanted["source"].unique()
+        }
         with ThreadPoolExecutor(FETCH_THREADS) as pool:
-            results = pool.map(partial(_fetch, workspace), wanted.iter_rows(named=True))
+            results = pool.map(partial(_fetch, workspace, witnesses), wanted.iter_rows(named=True))
             yield from outcomes_in_batches(results, RAW_DOCUMENTS, batch_size=256)
 
     return run_stage(
@@ -86,9 +89,23 @@ def _with_hash(objects: pl.DataFrame) -> pl.DataFrame:
     return with_input_hash(objects, FINGERPRINT, "uri", "etag")
 
 
-def _fetch(workspace: Workspace, row: Row) -> tuple[str, list[Row] | Failure]:
+def _fetch(
+    workspace: Workspace, witnesses: Mapping[str, SourceWitness], row: Row
+) -> tuple[str, list[Row] | Failure]:
+    source = str(row["source"])
+    is_outage = False
+
     def fetch(row: Row) -> list[Row]:
-        data = workspace.source(str(row["source"])).fetch(_listed(row))
+        nonlocal is_outage
+        wanted = listed_object(row)
+        try:
+            data = workspace.source(source).fetch(wanted)
+        except ObjectGoneError:
+            raise
+        except SourceUnavailableError:
+            is_outage = witnesses[source].is_down()
+            raise
+        witnesses[source].note_success(wanted)
         landed = workspace.landing_zone.put(data)
         return [
             row
@@ -100,16 +117,11 @@ def _fetch(workspace: Workspace, row: Row) -> tuple[str, list[Row] | Failure]:
         ]
 
     key = str(row["document_id"])
-    return key, attempt(fetch, row, key=key, stage="raw_documents")
-
-
-def _listed(row: Row) -> SourceObject:
-    return SourceObject(
-        uri=str(row["uri"]),
-        etag=str(row["etag"]),
-        size_bytes=cast("int", row["size_bytes"]),
-        modified_at=cast("datetime", row["modified_at"]),
-    )
+    result = attempt(fetch, row, key=key, stage="raw_documents")
+    if isinstance(result, Failure) and is_outage:
+        # A source that is down for all looked at none of them.
+        result = dataclasses.replace(result, n_attempts=0)
+    return key, result
 
 
 def _restore_lost_bytes(workspace: Workspace, tables: Tables, shards: Sequence[str]) -> None:
@@ -146,7 +158,7 @@ def _restore(workspace: Workspace, row: Row) -> None:
         wanted, landing_zone = str(row["content_hash"]), workspace.landing_zone
         if landing_zone.holds(wanted):
             return
-        data = workspace.source(str(row["source"])).fetch(_listed(row))
+        data = workspace.source(str(row["source"])).fetch(listed_object(row))
         if content_hash(data) == wanted:
             landing_zone.delete(wanted)  # damaged bytes of the right size would be kept
             landing_zone.put(data)

@@ -26,6 +26,7 @@ REFUSALS = {
     "InvalidAccessKeyId": "Mend the credentials in the environment",
     "SignatureDoesNotMatch": "Mend the credentials in the environment",
     "ExpiredToken": "Renew the credentials in the environment",
+    "RequestTimeTooSkewed": "Set this machine's clock: it is off by more than 15 minutes",
     "InvalidObjectState": "It is archived: restore it in the store, or exclude it",
     "PermanentRedirect": "Set the region that the bucket is in: `store: {region: …}`",
     "NoCredentialsError": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `store: {anonymous:"

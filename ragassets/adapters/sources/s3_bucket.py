@@ -18,7 +18,7 @@ from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.adapters.sources.patience import Patience
 from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
 from ragassets.core.sources import Listing, ListingPage, SourceObject, md5_of_etag
-from ragassets.errors import ObjectGoneError
+from ragassets.errors import ObjectGoneError, SourceUnavailableError
 
 PAGE_SIZE = 1000
 """Keys in one answer; the store gives no more."""
@@ -151,9 +151,15 @@ class S3Bucket:
     def _page(self, after: str) -> Answer:
         prefix = f"{self._root}/" if self._root else ""
         with translated_errors(self._uri):
-            return self._client.list_objects_v2(
+            answer: Answer = self._client.list_objects_v2(
                 Bucket=self._bucket, Prefix=prefix, StartAfter=after, MaxKeys=PAGE_SIZE
             )
+        if "IsTruncated" not in answer:
+            # The SDK takes an empty body for an answer without anything in it.
+            raise SourceUnavailableError(
+                service=self._uri, detail="cannot be read (the answer to a listing broke off)"
+            )
+        return answer
 
     def _single_object(self) -> list[SourceObject]:
         """The object that the whole address names, if there is one."""
