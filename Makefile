@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= .demo
+# A server that speaks the protocol of Azure Blob Storage; tests only.
+AZURITE := azurite@3.37.0
 
 # Nothing here may reach a model hub; the models come from packages.
 export HF_HUB_OFFLINE := 1
@@ -38,6 +40,9 @@ $(STAMP): setup.py constraints.txt
 			-e ".[dev]"; } || { \
 		echo "uv could not do it; trying pip, which is slower ..." >&2; \
 		$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"; }
+	@test -x $(VENV)/npm/node_modules/.bin/azurite-blob \
+		|| npm install --silent --no-audit --no-fund --prefix $(VENV)/npm $(AZURITE) \
+		|| echo "Azurite was not installed (npm): tests against it will be skipped" >&2
 	@touch $@
 	@echo "Installed: $$($(BIN)/python --version), $$($(BIN)/uv pip list --python $(BIN)/python -q | wc -l) packages"
 

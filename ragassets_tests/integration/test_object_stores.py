@@ -1,10 +1,18 @@
 """Documents in a bucket, from the first listing to search: changes, faults, and what must stay."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from ragassets_tests.blob_servers import (
+    AzureServer,
+    GoogleServer,
+    fresh_container,
+    running_azurite,
+    running_fake_gcs,
+)
 from ragassets_tests.s3_server import BUCKET, Fault, S3Server, running_s3
 from ragassets_tests.scenario import Project, counts, fake_embedder
 
@@ -110,3 +118,41 @@ def test_an_object_that_cannot_be_fetched_keeps_its_old_version(
     assert project.holds_text("pumpkins")
     assert not project.holds_text("Tomatoes")
     assert project.disagreements() == []
+
+
+@pytest.mark.parametrize(
+    ("server", "running"), [(AzureServer(), running_azurite), (GoogleServer(), running_fake_gcs)]
+)
+def test_a_container_of_azure_or_google_is_followed_through_changes_and_an_outage(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    server: AzureServer | GoogleServer,
+    running: Callable[[Path], AbstractContextManager[int]],
+) -> None:
+    """New, overwritten, deleted, then no answer at all."""
+    with (
+        running(tmp_path) as port,
+        fresh_container(server, port, monkeypatch) as store,
+        fake_embedder(),
+    ):
+        for key in ("docs/garden.md", "docs/parking.md", "docs/sauna.txt"):
+            store.put(key, DOCUMENTS[key])
+        project = Project(tmp_path / "project")
+        retry = {"attempts": 1}
+        base = f"{store.bucket_uri}/docs"
+        project.configure_source(
+            uri=base, shards=1, fetch={"retry": retry}, store={"endpoint": store.endpoint}
+        )
+        project.ingest()
+        assert found(project, "tomatoes basil") == f"{base}/garden.md"
+        store.put("docs/garden.md", "# Garden\n\nOnly pumpkins grow behind the canteen now.")
+        store.put("docs/new & ü.txt", "Ping-pong tables stand in the old library.")
+        store.delete("docs/parking.md")
+        assert counts(project.ingest(), "raw_documents") == (2, 1, 1)
+        assert found(project, "ping-pong tables") == f"{base}/new%20%26%20%C3%BC.txt"
+        assert found(project, "pumpkins") == f"{base}/garden.md"
+        assert not project.holds_text("Visitors park")
+        store.faults.append(Fault(store.listing, status=503))
+        assert base in project.ingest().problems[0]
+        assert found(project, "pumpkins") == f"{base}/garden.md"
+        assert project.disagreements() == []

@@ -4,18 +4,16 @@ A key with an empty, `.` or `..` segment cannot be listed by that library: the l
 there and says so.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, unquote, urlsplit
 
-from obstore.exceptions import (
-    BaseError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import ObjectStore, from_url
 
 from ragassets.adapters.object_storage import one_line
@@ -39,8 +37,30 @@ PAGE_SIZE = 1000
 
 SAFE_IN_KEY = "/~"
 
-ANONYMOUS = cast("AzureConfig", {"skip_signature": "true"})
-"""Of every store alike, whatever the type says."""
+ENDPOINT_SETTING = MappingProxyType({"gs": "base_url", "az": "endpoint"})
+
+REFUSED_STATUSES: Mapping[str, str] = MappingProxyType(
+    {
+        "401": "Mend the credentials in the environment",
+        "403": "Let these credentials list the bucket or container and get its objects",
+        "404": "Mend the bucket's or container's name in the source's uri",
+    }
+)
+REFUSED_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "Invalid Access Key": "Mend AZURE_STORAGE_ACCOUNT_KEY in the environment",
+        "token request": "Set the store's credentials in the environment (`AZURE_…`, `GOOGLE_…`),"
+        " or `store: {anonymous: true}` if it is public",
+        "Account must be specified": "Set AZURE_STORAGE_ACCOUNT_NAME in the environment",
+    }
+)
+"""What a person has to mend, by the status of the answer and by what the library says."""
+
+LONGEST_FETCH = timedelta(hours=1)
+"""Of one object in a row: 512 MiB at 150 kB a second. The library's own limit is 30 s."""
+
+_STATUS = re.compile(r"status code: (\d{3})\b")
+_ODD_KEY = "Rename or remove that object: until then nothing of this source is deleted"
 
 
 class ObjectStoreSource:
@@ -61,7 +81,7 @@ class ObjectStoreSource:
             uri: `gs://bucket/prefix` or `az://container/prefix`.
             include: Glob patterns relative to the prefix; one must match.
             exclude: Patterns of objects to leave out.
-            store: Only `anonymous` is looked at; all else says the environment.
+            store: Another endpoint, and whether requests are signed; all else says the environment.
             fetching: Time-outs and limits.
         """
         parts = urlsplit(uri)
@@ -98,8 +118,11 @@ class ObjectStoreSource:
             )
             for page in listed:
                 is_empty = False
-                wanted = [self._described(meta) for meta in page if self._is_wanted(meta)]
-                yield ListingPage(wanted, page[-1]["path"])
+                # A store may begin at the offset, or before it: Azurite knows none.
+                behind = [meta for meta in page if meta["path"] > after]
+                wanted = [self._described(meta) for meta in behind if self._is_wanted(meta)]
+                if behind:
+                    yield ListingPage(wanted, page[-1]["path"])
         if is_empty and self._root and not after:
             yield ListingPage(self._single_object(), self._root)
 
@@ -113,7 +136,7 @@ class ObjectStoreSource:
         """
         path = unquote(wanted.uri.removeprefix(f"{self._bucket}/"))
         with self._translated_errors(wanted.uri):
-            answer = self._store.get(path)
+            answer = self._store_of_one_try.get(path)
             if _is_newer(answer.meta, wanted):
                 raise ChangedDuringReadError(uri=wanted.uri)
             n_bytes = answer.meta["size"]
@@ -131,7 +154,10 @@ class ObjectStoreSource:
             return []
 
     def _is_wanted(self, meta: "ObjectMeta") -> bool:
-        return self._patterns.wants(meta["path"].removeprefix(f"{self._root}/"))
+        path = meta["path"].removeprefix(f"{self._root}/")
+        # The library takes the slash off `folder/`, which stands for a folder and is empty.
+        is_folder = meta["size"] == 0 and "." not in path.rpartition("/")[2]
+        return not is_folder and self._patterns.wants(path)
 
     def _described(self, meta: "ObjectMeta") -> SourceObject:
         return SourceObject(
@@ -143,16 +169,31 @@ class ObjectStoreSource:
 
     @cached_property
     def _store(self) -> ObjectStore:
-        retry = self._fetching.retry
+        return self._opened(n_retries=self._fetching.retry.attempts - 1)
+
+    @cached_property
+    def _store_of_one_try(self) -> ObjectStore:
+        """For whole objects: their tries are `Patience`'s, which would multiply."""
+        return self._opened(n_retries=0)
+
+    def _opened(self, *, n_retries: int) -> ObjectStore:
+        timeout = timedelta(seconds=self._fetching.timeout_seconds)
+        endpoint, scheme = self._config.endpoint, urlsplit(self._bucket).scheme
+        settings = {"skip_signature": "true"} if self._config.anonymous else {}
+        if endpoint:
+            settings[ENDPOINT_SETTING[scheme]] = endpoint
         with self._translated_errors(self._uri):
             return from_url(
                 self._bucket,
-                config=ANONYMOUS if self._config.anonymous else None,
-                retry_config={
-                    # Tries of whole objects are `Patience`'s; a listing has only these.
-                    "max_retries": retry.attempts - 1,
-                    "retry_timeout": timedelta(seconds=self._fetching.timeout_seconds),
+                # Of every store alike, whatever the types say.
+                config=cast("AzureConfig", settings),
+                # Any option here makes the library forget those of the environment.
+                client_options={
+                    "allow_http": bool(endpoint) and endpoint.startswith("http://"),
+                    "read_timeout": timeout,
+                    "timeout": LONGEST_FETCH,
                 },
+                retry_config={"max_retries": n_retries, "retry_timeout": timeout},
             )
 
     @contextmanager
@@ -162,21 +203,30 @@ class ObjectStoreSource:
             yield
         except FileNotFoundError as error:
             raise ObjectGoneError(uri=subject) from error
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise SourceRefusedError(
-                service=subject,
-                detail=one_line(error),
-                fix="Let these credentials list the bucket and get its objects",
+        except InvalidPathError as error:
+            raise SourceUnavailableError(
+                service=subject, detail=one_line(error), fix=_ODD_KEY
             ) from error
         except (BaseError, OSError) as error:
-            raise SourceUnavailableError(service=subject, detail=one_line(error)) from error
+            raise _unavailable(subject, one_line(error)) from error
+
+
+def _unavailable(subject: str, detail: str) -> SourceUnavailableError:
+    fix = next((fix for piece, fix in REFUSED_SETTINGS.items() if piece in detail), None)
+    status = _STATUS.search(detail)
+    if fix := fix or (REFUSED_STATUSES.get(status[1]) if status else None):
+        return SourceRefusedError(service=subject, detail=detail, fix=fix)
+    return SourceUnavailableError(service=subject, detail=detail)
 
 
 def _is_newer(now: "ObjectMeta", listed: SourceObject) -> bool:
-    """Whether an object was overwritten since it was listed.
+    """Whether an object was overwritten since it was listed; a mirror has ETags of its own.
 
-    By both, because a store may write one ETag in two ways, and a mirror has times of its own.
+    Not by time: stores tell whole seconds.
     """
-    etag = (now["e_tag"] or "").strip('"')
-    is_other = bool(listed.etag) and etag != listed.etag.strip('"')
-    return is_other and now["last_modified"] != listed.modified_at
+    return bool(listed.etag) and _bare(now["e_tag"]) != _bare(listed.etag)
+
+
+def _bare(etag: str | None) -> str:
+    """An ETag without quotes and weakness: a store may write one in two ways."""
+    return (etag or "").removeprefix("W/").strip('"')
