@@ -1,14 +1,21 @@
 """Discovery: what the sources hold now. The one stage that looks outside."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 import polars as pl
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
-from ragassets.core.discovery import Discovery, apply_listing
+from ragassets.core.discovery import (
+    KNOWN_COLUMNS,
+    Discovery,
+    EarlierLooks,
+    Known,
+    apply_listing,
+)
 from ragassets.core.fingerprints import data_version, document_id
 from ragassets.core.sources import Listing
 from ragassets.core.stages import SHARD
@@ -17,6 +24,8 @@ from ragassets.errors import ConfigurationError, SourceUnavailableError
 from ragassets.stages.inputs import partitions_of
 from ragassets.stages.retired_shards import forget_source
 from ragassets.stages.tombstones import forgotten_documents
+
+Noted = Literal["always", "problems", "never"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +38,7 @@ class SourceDiscovery:
     n_changed: int
     n_removed: int
     data_versions: dict[str, str]
-    """Of every shard of the source."""
+    """Of the shards that changed; `discover` gives those of every shard of the source."""
     changed_shards: tuple[str, ...] = ()
     """Those whose rows this listing changed."""
     problem: str = ""
@@ -62,7 +71,11 @@ def _discover(
 ) -> SourceDiscovery:
     known = read_known_objects(workspace, name)
     listing = _list(workspace, name, is_known=known.rows.height > 0)
-    return record_listing(workspace, known, listing, now=now, is_confirmed=is_confirmed)
+    found = record_listing(workspace, known, listing, now=now, is_confirmed=is_confirmed)
+    unchanged = known.rows.filter(~pl.col(SHARD).is_in(found.changed_shards))
+    empty = dict.fromkeys(workspace.config.source_shards(name), data_version([]))
+    versions = empty | _versions(unchanged) | found.data_versions
+    return dataclasses.replace(found, data_versions={shard: versions[shard] for shard in empty})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +85,38 @@ class KnownObjects:
     source: str
     snapshot: Snapshot
     rows: pl.DataFrame
-    """In the columns of `SOURCE_OBJECTS`, tombstones included."""
+    """In `KNOWN_COLUMNS`, tombstones included."""
+    n_alive: int
 
 
-def read_known_objects(workspace: Workspace, source: str) -> KnownObjects:
-    """To be read before the listing: what somebody else writes meanwhile makes the commit fail."""
-    snapshot = workspace.tables.snapshot(SOURCE_OBJECTS)
-    rows = workspace.tables.read_at(snapshot, where=pl.col("source") == source)
-    return KnownObjects(source, snapshot, rows)
+def read_known_objects(
+    workspace: Workspace,
+    source: str,
+    snapshot: Snapshot | None = None,
+    *,
+    about: Listing | None = None,
+) -> KnownObjects:
+    """What a listing is compared with.
+
+    Args:
+        workspace: Where to read.
+        source: The source.
+        snapshot: Of `SOURCE_OBJECTS`, taken before the listing, as must be this call without one:
+            what somebody else writes meanwhile makes the commit fail.
+        about: Read only what this listing, which is not complete, is about.
+    """
+    tables = workspace.tables
+    snapshot = snapshot or tables.snapshot(SOURCE_OBJECTS)
+    is_of_source = pl.col("source") == source
+    if about is None:
+        rows = tables.read_at(snapshot, columns=KNOWN_COLUMNS, where=is_of_source)
+        return KnownObjects(source, snapshot, rows, rows.height - int(rows["is_deleted"].sum()))
+    uris = [*(entry.uri for entry in about.objects), *about.deleted]
+    is_meant = pl.col("document_id").is_in([document_id(source, uri) for uri in uris])
+    rows = tables.read_at(snapshot, columns=KNOWN_COLUMNS, where=is_of_source & is_meant)
+    is_alive = is_of_source & ~pl.col("is_deleted")
+    alive = tables.read_at(snapshot, columns=["is_deleted"], where=is_alive)
+    return KnownObjects(source, snapshot, rows, alive.height)
 
 
 def record_listing(
@@ -89,8 +126,8 @@ def record_listing(
     *,
     now: datetime,
     is_confirmed: bool = False,
-    spared_since: datetime | None = None,
-    is_noted: bool = True,
+    earlier: EarlierLooks | None = None,
+    noted: Noted = "always",
 ) -> SourceDiscovery:
     """Write what a listing changes.
 
@@ -100,33 +137,27 @@ def record_listing(
         listing: What the source said.
         now: Time of the listing, UTC.
         is_confirmed: Its deletions are meant, however many.
-        spared_since: See `apply_listing`.
-        is_noted: Whether it is worth a row of `SOURCE_LISTINGS`.
+        earlier: What earlier looks of the same pass saw.
+        noted: When it is worth the row of its source in `SOURCE_LISTINGS`.
 
     Raises:
         ConcurrentWriteError: Somebody else wrote the source's rows since the snapshot.
     """
     name = known.source
     source = workspace.config.source(name)
-    forgotten = forgotten_documents(workspace, name)
     found = apply_listing(
-        known.rows.filter(~pl.col("document_id").is_in(sorted(forgotten))),
-        _without(name, listing, forgotten),
+        Known(known.rows, known.n_alive, forgotten_documents(workspace, name)),
+        listing,
         source=name,
         n_shards=source.shards,
         now=now,
         max_delete_share=source.max_delete_share,
         is_confirmed=is_confirmed,
-        spared_since=spared_since,
+        earlier=earlier,
     )
-    before, after = _versions(known.rows), _versions(found.rows)
-    shards = sorted(set(workspace.config.source_shards(name)) | before.keys())
-    moved = [shard for shard in shards if before.get(shard) != after.get(shard)]
-    if moved:
-        rows = found.rows.filter(pl.col(SHARD).is_in(moved))
-        workspace.tables.replace(known.snapshot, partitions_of(moved), rows)
+    versions = _write(workspace, known, found)
     problem = str(found.refusal) if found.refusal else listing.message
-    if is_noted or problem:
+    if noted == "always" or (problem and noted == "problems"):
         _note_listing(workspace, name, now, found, listing, problem)
     return SourceDiscovery(
         source=name,
@@ -135,18 +166,24 @@ def record_listing(
         n_changed=found.n_changed,
         n_removed=found.n_removed,
         data_versions={
-            shard: after.get(shard, data_version([]))
+            shard: versions.get(shard, data_version([]))
             for shard in workspace.config.source_shards(name)
+            if shard in found.changed_shards
         },
-        changed_shards=tuple(moved),
+        changed_shards=found.changed_shards,
         problem=problem,
     )
 
 
-def _without(source: str, listing: Listing, forgotten: Collection[str]) -> Listing:
-    """The listing without what was forgotten: a source may have it for ever."""
-    kept = [entry for entry in listing.objects if document_id(source, entry.uri) not in forgotten]
-    return dataclasses.replace(listing, objects=kept)
+def _write(workspace: Workspace, known: KnownObjects, found: Discovery) -> dict[str, str]:
+    """Replace the shards that change; their data versions, of those that have rows."""
+    if not found.changed_shards:
+        return {}
+    partitions = partitions_of(found.changed_shards)
+    before = workspace.tables.read_at(known.snapshot, partitions)
+    after = found.rows_after(before)
+    workspace.tables.replace(known.snapshot, partitions, after)
+    return _versions(after)
 
 
 def _list(workspace: Workspace, name: str, *, is_known: bool) -> Listing:
@@ -167,12 +204,12 @@ def _list(workspace: Workspace, name: str, *, is_known: bool) -> Listing:
 
 def _versions(rows: pl.DataFrame) -> dict[str, str]:
     """Data version of every shard that has rows: changes only with the shard's listing."""
+    states = rows.select(SHARD, "document_id", "etag", "is_deleted")
     return {
         str(shard): data_version(
-            (row["document_id"], f"{row['etag']} {row['is_deleted']}")
-            for row in part.iter_rows(named=True)
+            (name, f"{etag} {is_deleted}") for _, name, etag, is_deleted in part.iter_rows()
         )
-        for (shard,), part in rows.partition_by(SHARD, as_dict=True).items()
+        for (shard,), part in states.partition_by(SHARD, as_dict=True).items()
     }
 
 

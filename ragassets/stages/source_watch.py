@@ -9,14 +9,15 @@ import dataclasses
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import polars as pl
 
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import SOURCE_LISTINGS
-from ragassets.core.incremental import TIMESTAMP
+from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
+from ragassets.core.discovery import EarlierLooks
+from ragassets.core.fingerprints import document_id
 from ragassets.core.sources import EventQueue, Listing, PagedSource, SourceObject
 from ragassets.core.stages import SHARD
 from ragassets.errors import SourceUnavailableError
@@ -39,15 +40,9 @@ NOTE_INTERVAL = timedelta(minutes=10)
 """Looks that changed nothing are noted so often: each note is a commit, and a look every 30 s would
 make a million of them in a year."""
 
-SEEN_SCHEMA = pl.Schema(
-    {
-        SHARD: pl.String(),
-        "uri": pl.String(),
-        "etag": pl.String(),
-        "size_bytes": pl.Int64(),
-        "modified_at": TIMESTAMP,
-    }
-)
+MAX_OBJECTS_PER_LOOK = 100_000
+"""What a look holds in memory, some 400 bytes each, and writes in one commit. A store that answers
+faster than usual would otherwise fill a look of 25 s with a million."""
 
 
 def take_events(
@@ -71,11 +66,13 @@ def take_events(
     deadline = clock() + budget_seconds
     found: list[SourceDiscovery] = []
     while clock() < deadline:
-        known = read_known_objects(workspace, name)
+        snapshot = workspace.tables.snapshot(SOURCE_OBJECTS)
         batch = queue.receive()
         if batch is None:
             break
-        found.append(record_listing(workspace, known, batch.listing, now=now, is_noted=False))
+        known = read_known_objects(workspace, name, snapshot, about=batch.listing)
+        # Not noted: a message that nobody understands says nothing about the last listing.
+        found.append(record_listing(workspace, known, batch.listing, now=now, noted="never"))
         batch.acknowledge()
     return found
 
@@ -89,6 +86,8 @@ class WatchCursor:
     """ISO 8601."""
     after: str = ""
     """The key of the last object that was listed."""
+    n_seen: int = 0
+    """Objects that were kept as seen; fewer than that prove nothing about what vanished."""
 
     @classmethod
     def parse(cls, text: str | None) -> "WatchCursor":
@@ -146,39 +145,76 @@ def _look_at_pages(  # noqa: PLR0917 - the parts of one call of `look`
     clock: Callable[[], float],
 ) -> tuple[SourceDiscovery, WatchCursor]:
     known = read_known_objects(workspace, name)
-    kept = f"listings/{name}/{cursor.pass_id}"
-    began_at = datetime.fromisoformat(cursor.began_at)
+    seen = _Seen(workspace, name, cursor)
     objects: list[SourceObject] = []
     after, is_over, problem = cursor.after, False, ""
     try:
         for page in source.pages(cursor.after):
             objects += page.objects
             after = page.last_key
-            if clock() >= deadline:
+            if clock() >= deadline or len(objects) >= MAX_OBJECTS_PER_LOOK:
                 break
         else:
             is_over = True
     except SourceUnavailableError as error:
         problem = str(error)
     is_first_look = not cursor.after
-    if is_over and not is_first_look:
-        earlier = workspace.checkpoints.load(kept)
-        objects = [*_objects(earlier), *objects]
+    earlier = None if is_first_look or not is_over else seen.read()
+    # A pass that lost what it saw has no end: the next look begins another one.
+    is_complete = is_over and (is_first_look or earlier is not None)
     found = record_listing(
         workspace,
         known,
-        Listing(objects, is_complete=is_over, message=problem),
+        Listing(objects, is_complete=is_complete, message=problem),
         now=now,
-        spared_since=None if is_first_look else began_at - OVERLAP,
-        is_noted=is_over and _is_note_due(workspace, name, now),
+        earlier=earlier,
+        noted="always" if is_complete and _is_note_due(workspace, name, now) else "problems",
     )
     if is_over:
-        workspace.checkpoints.clear(kept, [name])
+        seen.clear()
         return found, WatchCursor()
-    if objects:
-        # Kept after the commit: a crash in between lists these pages once more.
-        workspace.checkpoints.append(kept, _frame(name, objects))
-    return found, dataclasses.replace(cursor, after=after)
+    # After the commit: a crash in between lists these pages once more.
+    n_seen = seen.keep(objects)
+    return found, dataclasses.replace(cursor, after=after, n_seen=n_seen)
+
+
+class _Seen:
+    """The names of what the earlier looks of a pass saw, kept between looks."""
+
+    def __init__(self, workspace: Workspace, name: str, cursor: WatchCursor) -> None:
+        """Remember where; nothing is read yet."""
+        self._checkpoints, self._source, self._cursor = workspace.checkpoints, name, cursor
+        self._of_source = f"listings/{name}"
+        self._kept = f"{self._of_source}/{cursor.pass_id}"
+
+    def read(self) -> EarlierLooks | None:
+        """What was seen; None where not all of it is there any more.
+
+        Somebody tried the sensor out, or a daemon was killed, after a look that ended the pass and
+        before its cursor was stored.
+        """
+        rows = self._checkpoints.load(self._kept)
+        seen = _names([]) if rows is None else rows["document_id"].unique()
+        if seen.len() < self._cursor.n_seen:
+            return None
+        return EarlierLooks(datetime.fromisoformat(self._cursor.began_at) - OVERLAP, seen)
+
+    def keep(self, objects: Sequence[SourceObject]) -> int:
+        """Keep these too; how many are kept in all."""
+        if not objects:
+            return self._cursor.n_seen
+        ids = _names([document_id(self._source, entry.uri) for entry in objects]).unique()
+        rows = ids.to_frame().with_columns(pl.lit(self._source).alias(SHARD))
+        self._checkpoints.append(self._kept, rows)
+        return self._cursor.n_seen + rows.height
+
+    def clear(self) -> None:
+        """Forget this pass, and those that nobody ended."""
+        self._checkpoints.clear(self._of_source, [self._source])
+
+
+def _names(ids: list[str]) -> pl.Series:
+    return pl.Series("document_id", ids, dtype=pl.String)
 
 
 def was_listed(workspace: Workspace, name: str) -> bool:
@@ -194,14 +230,3 @@ def _is_note_due(workspace: Workspace, name: str, now: datetime) -> bool:
 def _last_complete(workspace: Workspace, name: str) -> datetime | None:
     rows = workspace.tables.read(SOURCE_LISTINGS, [{"source": name}], where=pl.col("is_complete"))
     return rows["listed_at"][0] if rows.height else None
-
-
-def _frame(name: str, objects: list[SourceObject]) -> pl.DataFrame:
-    rows = [{SHARD: name, **dataclasses.asdict(entry)} for entry in objects]
-    return pl.DataFrame(rows, schema=SEEN_SCHEMA)
-
-
-def _objects(seen: pl.DataFrame | None) -> list[SourceObject]:
-    if seen is None:
-        return []
-    return [SourceObject(**row) for row in seen.drop(SHARD).iter_rows(named=True)]

@@ -1,7 +1,7 @@
 """A bucket's events through a queue, on a server on loopback."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -9,12 +9,14 @@ from typing import Any, cast
 import polars as pl
 import pytest
 
+from ragassets.adapters.sources import s3_events
+from ragassets.adapters.sources.s3_events import S3EventQueue
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import SOURCE_OBJECTS
-from ragassets.core.sources import EventQueue
+from ragassets.core.sources import EventBatch, EventQueue
 from ragassets.errors import ConcurrentWriteError, SourceRefusedError, SourceUnavailableError
 from ragassets.stages.source_objects import discover
-from ragassets.stages.source_watch import take_events
+from ragassets.stages.source_watch import take_events, was_listed
 from ragassets_tests.s3_server import BUCKET, Fault, S3Server, running_s3
 from ragassets_tests.scenario import Project
 
@@ -56,6 +58,14 @@ class Queue:
             QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"]
         )
         return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+    def drain(self) -> list[str]:
+        """Take all messages away."""
+        bodies: list[str] = []
+        while received := self.sqs.receive_message(QueueUrl=self.url).get("Messages"):
+            bodies.append(received[0]["Body"])
+            self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=received[0]["ReceiptHandle"])
+        return bodies
 
     def send(self, body: str) -> None:
         """A message of somebody else, or an old one."""
@@ -178,6 +188,121 @@ def test_a_message_of_another_kind_stays_and_stops_nobody(
     assert "5 characters is no event of S3; it stays in the queue" in batch.listing.message
     batch.acknowledge()
     assert len(queue) == 1
+
+
+def test_a_message_of_another_kind_costs_no_listing(workspace: Workspace, queue: Queue) -> None:
+    """It comes again with every tick, and a bucket with a queue is too large to be listed."""
+    queue.send("hello")
+    assert was_listed(workspace, "handbook")
+    take(workspace)
+    assert was_listed(workspace, "handbook")
+
+
+def test_an_event_that_comes_after_the_next_change_changes_nothing(
+    workspace: Workspace, s3: S3Server, queue: Queue
+) -> None:
+    """A creation behind the deletion, a deletion behind the creation: as it arrives, nobody knows.
+
+    S3 numbers the events of an object (`sequencer`). A number kept for each object would tell which
+    of two is older; asking the bucket tells what is true, after a lost event too.
+    """
+    s3.put("docs/late.md", "first")
+    s3.put("docs/late.md", "second")
+    s3.delete("docs/late.md")
+    s3.delete("docs/a.md")
+    s3.put("docs/a.md", "hello again")
+    late = queue.drain()
+    # The last news comes first.
+    queue.send(late[2])
+    queue.send(late[4])
+    assert take(workspace) == (0, 1, 0)
+    for body in (late[1], late[3], late[0], late[0]):
+        queue.send(body)
+        assert take(workspace) == (0, 0, 0)
+    assert alive(workspace) == {"a.md", "b%20c.md"}
+    assert len(queue) == 0
+
+
+def test_a_batch_that_was_killed_before_it_was_acknowledged_comes_again(
+    workspace: Workspace, s3: S3Server, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it told is recorded; what happened since then is what the second reading finds."""
+    s3.put("docs/new.md", "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(S3EventQueue, "_delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            take(workspace)
+    assert alive(workspace) == {"a.md", "b%20c.md", "new.md"}
+    assert len(queue) == 1
+    s3.delete("docs/new.md")
+    assert take(workspace) == (0, 0, 1)
+    assert (alive(workspace), len(queue)) == ({"a.md", "b%20c.md"}, 0)
+
+
+def killed(*_: object) -> None:
+    """Stand for the end of the process."""
+    raise KeyboardInterrupt
+
+
+class HeldUp:
+    """A queue whose reader is held up between reading and recording."""
+
+    def __init__(self, queue: EventQueue, meanwhile: Callable[[], None]) -> None:
+        """Remember what happens meanwhile."""
+        self._queue, self._meanwhile = queue, meanwhile
+
+    def receive(self) -> EventBatch | None:
+        """See `EventQueue`."""
+        batch = self._queue.receive()
+        self._meanwhile()
+        return batch
+
+
+def test_what_was_read_too_long_ago_is_not_recorded(
+    workspace: Workspace, s3: S3Server, queue: Queue
+) -> None:
+    """The messages were given to another reader, who recorded them and a deletion after them."""
+    s3.put("docs/new.md", "new")
+    slow = workspace.event_queue("handbook")
+    assert slow is not None
+
+    def meanwhile() -> None:
+        assert take(workspace) == (1, 0, 0)
+        s3.delete("docs/new.md")
+        assert take(workspace) == (0, 0, 1)
+
+    with pytest.raises(ConcurrentWriteError):
+        take_events(workspace, "handbook", HeldUp(slow, meanwhile), now=NOW)
+    assert alive(workspace) == {"a.md", "b%20c.md"}
+    assert take(workspace) == (0, 0, 0)
+
+
+def test_a_burst_is_taken_over_several_ticks(
+    workspace: Workspace, s3: S3Server, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick that is over leaves the rest in the queue."""
+    monkeypatch.setattr(s3_events, "BATCH_MESSAGES", 20)
+    queue.sqs.set_queue_attributes(QueueUrl=queue.url, Attributes={"VisibilityTimeout": "600"})
+    for number in range(60):
+        s3.put(f"docs/{number:02d}.md", "new")
+    events = workspace.event_queue("handbook")
+    assert events is not None
+    seconds = iter(range(100))
+
+    def tick() -> list[int]:
+        found = take_events(
+            workspace,
+            "handbook",
+            events,
+            now=NOW,
+            budget_seconds=3,
+            clock=lambda: float(next(seconds)),
+        )
+        return [one.n_new for one in found]
+
+    assert (tick(), len(queue)) == ([20, 20], 20)
+    assert (tick(), len(queue)) == ([20], 0)
+    assert len(alive(workspace)) == 62
 
 
 def test_a_queue_that_is_not_there_is_named(workspace: Workspace, queue: Queue) -> None:

@@ -1,6 +1,8 @@
 """Listings to known objects: what is new, changed and gone, and when nothing may go."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragassets.core.asset_tables import SOURCE_OBJECTS
-from ragassets.core.discovery import Discovery, apply_listing
+from ragassets.core.discovery import KNOWN_COLUMNS, Discovery, EarlierLooks, Known, apply_listing
 from ragassets.core.sources import Listing, SourceObject
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,6 +25,18 @@ def objects(**etags: str) -> list[SourceObject]:
     ]
 
 
+@dataclass(frozen=True)
+class Applied:
+    """A listing's changes, and all rows of the source after it."""
+
+    found: Discovery
+    rows: pl.DataFrame
+
+    def __getattr__(self, name: str) -> Any:
+        """What the listing changes."""
+        return getattr(self.found, name)
+
+
 def apply(
     known: pl.DataFrame,
     listed: list[SourceObject],
@@ -32,17 +46,23 @@ def apply(
     share: float = 0.2,
     n_shards: int = N_SHARDS,
     day: int = 1,
-) -> Discovery:
+    earlier: EarlierLooks | None = None,
+) -> Applied:
     """Fold a listing of the source `docs` into what is known."""
-    return apply_listing(
-        known,
+    found = apply_listing(
+        Known(known.select(KNOWN_COLUMNS), known.filter(~pl.col("is_deleted")).height),
         Listing(listed, is_complete=is_complete),
         source="docs",
         n_shards=n_shards,
         now=START + timedelta(days=day),
         max_delete_share=share,
         is_confirmed=is_confirmed,
+        earlier=earlier,
     )
+    is_changed = pl.col("source_shard").is_in(found.changed_shards)
+    changed = found.rows_after(known.filter(is_changed))
+    assert set(changed["source_shard"]) <= set(found.changed_shards)
+    return Applied(found, pl.concat([known.filter(~is_changed), changed]).sort("document_id"))
 
 
 def nothing() -> pl.DataFrame:
@@ -50,7 +70,7 @@ def nothing() -> pl.DataFrame:
     return SOURCE_OBJECTS.empty_frame()
 
 
-def alive(found: Discovery) -> set[str]:
+def alive(found: Applied) -> set[str]:
     """Names of the living objects."""
     rows = found.rows.filter(~pl.col("is_deleted"))
     return {uri.rpartition("/")[2].removesuffix(".md") for uri in rows["uri"]}

@@ -1,7 +1,7 @@
 """Looks at a source that each have little time, and what may be concluded from them."""
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -9,58 +9,13 @@ import pytest
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import SOURCE_OBJECTS
-from ragassets.core.sources import Listing, ListingPage, SourceObject
 from ragassets.core.stages import RunContext
-from ragassets.errors import SourceUnavailableError
+from ragassets.stages import source_watch
 from ragassets.stages.raw_documents import shards_behind, update_raw_documents
 from ragassets.stages.source_objects import SourceDiscovery, discover
-from ragassets.stages.source_watch import WatchCursor, look
+from ragassets.stages.source_watch import WatchCursor, look, was_listed
+from ragassets_tests.paged_bucket import NOW, Bucket
 from ragassets_tests.scenario import Project
-
-NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
-
-
-class Bucket:
-    """A paged source in memory: `objects` by key, so many keys on a page."""
-
-    def __init__(self, n_per_page: int = 2) -> None:
-        """Begin empty."""
-        self.objects: dict[str, str] = {}
-        self.n_per_page = n_per_page
-        self.breaks_after: str | None = None
-        """The store stops answering behind this key."""
-
-    def put(self, *keys: str, text: str = "text") -> None:
-        """Write objects."""
-        self.objects |= dict.fromkeys(keys, text)
-
-    def probe(self) -> str:
-        """See `Source`."""
-        return "memory"
-
-    def list_objects(self) -> Listing:
-        """See `Source`."""
-        pages = [entry for page in self.pages() for entry in page.objects]
-        return Listing(pages, is_complete=True)
-
-    def fetch(self, wanted: SourceObject) -> bytes:
-        """See `Source`."""
-        return self.objects[wanted.uri.removeprefix("s3://bucket/")].encode()
-
-    def pages(self, after: str = "") -> Iterator[ListingPage]:
-        """See `PagedSource`."""
-        while True:
-            if self.breaks_after is not None and after >= self.breaks_after:
-                raise SourceUnavailableError(service="s3://bucket", detail="is away")
-            keys = sorted(key for key in self.objects if key > after)[: self.n_per_page]
-            if not keys:
-                return
-            after = keys[-1]
-            yield ListingPage([self._described(key) for key in keys], after)
-
-    def _described(self, key: str) -> SourceObject:
-        text = self.objects[key]
-        return SourceObject(f"s3://bucket/{key}", f"etag of {text}", len(text), NOW)
 
 
 @pytest.fixture
@@ -156,6 +111,67 @@ def test_a_store_that_breaks_off_is_asked_again_from_there(
     bucket.breaks_after = None
     found, cursor = a_look(workspace, cursor, n_pages=9)
     assert (found.n_new, cursor, alive(workspace)) == (2, WatchCursor(), "abcdef")
+
+
+def test_a_pass_that_lost_what_it_saw_removes_nothing(workspace: Workspace, bucket: Bucket) -> None:
+    """A daemon is killed behind the last look, before its cursor is stored; or somebody tries the
+    sensor out in the UI, which runs a look and stores nothing.
+    """
+    a_look(workspace, WatchCursor(), n_pages=9)
+    later = NOW + timedelta(hours=1)
+    _, cursor = a_look(workspace, WatchCursor(), n_pages=1, now=later)
+    for n_times in (1, 2):
+        found, after = a_look(workspace, cursor, n_pages=9, now=later)
+        assert (n_times, found.n_removed, found.problem, after) == (n_times, 0, "", WatchCursor())
+        assert alive(workspace) == "abcdef"
+        assert was_listed(workspace, "handbook")
+    del bucket.objects["c"]
+    found, _ = a_look(workspace, cursor, n_pages=9, now=later)
+    assert (found.n_removed, alive(workspace)) == (0, "abcdef")
+    found, _ = a_look(workspace, WatchCursor(), n_pages=9, now=later)
+    assert (found.n_removed, alive(workspace)) == (1, "abdef")
+
+
+def test_what_others_recorded_during_a_pass_is_newer(workspace: Workspace, bucket: Bucket) -> None:
+    """The end of a pass knows of its first objects that they were there, and no more."""
+    a_look(workspace, WatchCursor(), n_pages=9)
+    later = NOW + timedelta(hours=1)
+    _, cursor = a_look(workspace, WatchCursor(), n_pages=1, now=later)
+    bucket.put("a", text="second")
+    del bucket.objects["b"]
+    discover(workspace, ["handbook"], now=later + timedelta(seconds=5))
+    bucket.put("f", text="third")
+    found, _ = a_look(workspace, cursor, n_pages=9, now=later + timedelta(seconds=30))
+    assert (found.n_new, found.n_changed, found.n_removed) == (0, 1, 0)
+    rows = workspace.tables.read(SOURCE_OBJECTS, where=~pl.col("is_deleted"))
+    etags = {str(uri)[-1]: etag for uri, etag in rows.select("uri", "etag").iter_rows()}
+    assert (etags["a"], etags["f"]) == ("etag of second", "etag of third")
+    assert alive(workspace) == "acdef"
+
+
+def test_a_folder_that_was_renamed_is_not_lost_over_several_looks(
+    workspace: Workspace, bucket: Bucket
+) -> None:
+    """What came in the first look is recorded when the last one finds what went."""
+    bucket.objects = {f"z{key}": f"text {key}" for key in "abcdef"}
+    a_look(workspace, WatchCursor(), n_pages=9)
+    later = NOW + timedelta(hours=1)
+    bucket.objects = {f"a{key}": f"text {key}" for key in "abcdef"}
+    _, cursor = a_look(workspace, WatchCursor(), n_pages=2, now=later)
+    assert cursor.after == "ad"
+    found, cursor = a_look(workspace, cursor, n_pages=9, now=later + timedelta(seconds=30))
+    assert (found.problem, found.n_removed, cursor) == ("", 6, WatchCursor())
+
+
+def test_a_look_ends_when_it_holds_enough(
+    workspace: Workspace, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast the store answers."""
+    monkeypatch.setattr(source_watch, "MAX_OBJECTS_PER_LOOK", 4)
+    _, cursor = a_look(workspace, WatchCursor(), n_pages=9)
+    assert (cursor.after, alive(workspace)) == ("d", "abcd")
+    _, cursor = a_look(workspace, cursor, n_pages=9)
+    assert (cursor, alive(workspace)) == (WatchCursor(), "abcdef")
 
 
 @pytest.mark.parametrize("text", [None, "", "nonsense", "[]", '{"after": 1, "unknown": 2}'])
