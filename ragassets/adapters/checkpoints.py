@@ -35,7 +35,8 @@ class ObjectCheckpoints:
         with self._translated_errors():
             read = [self._read(path) for path in self._paths(name)]
         parts = [part for part in read if part is not None]
-        return pl.concat(parts) if parts else None
+        # A release since may have added columns.
+        return pl.concat(parts, how="diagonal") if parts else None
 
     def append(self, name: str, rows: pl.DataFrame) -> None:
         """Keep these rows, durably.

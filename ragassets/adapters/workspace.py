@@ -36,6 +36,7 @@ from ragassets.core.embedding import Embedder
 from ragassets.core.indexing import VectorStore
 from ragassets.core.reranking import Reranker
 from ragassets.core.sources import EventQueue, Source
+from ragassets.core.versions import model_version
 
 
 class Workspace:
@@ -162,6 +163,11 @@ class Workspace:
     def event_queue(self, source: str) -> EventQueue | None:
         """Where the named source tells what happened to its objects, if it does."""
         return open_event_queue(self.config.source(source))
+
+    def model_version(self, name: str) -> str:
+        """Which weights the named embedding model is made of."""
+        config = self.config.embedding_model(name)
+        return model_version(config.model, config.revision, self.embedder(name).fingerprint)
 
     def embedder(self, name: str) -> Embedder:
         """The named embedding model; opened once, since a service's limits and circuits last."""

@@ -25,6 +25,9 @@ QUERY_SCORE = pl.Struct(
 DOCUMENT: dict[str, pl.DataType] = {"document_id": TEXT, "uri": TEXT, "source": TEXT, SHARD: TEXT}
 DOCUMENT_IDENTITY = tuple(DOCUMENT)
 
+MODEL: dict[str, pl.DataType] = {"embedding_model": TEXT, "embedding_model_version": TEXT}
+"""Name in the configuration, and which weights that was; see `core.versions.model_version`."""
+
 SOURCE_OBJECTS = TableSpec(
     "source_objects",
     pl.Schema(
@@ -131,6 +134,7 @@ RAW_DOCUMENTS = Stage(
         "content_hash": TEXT,
         "size_bytes": COUNT,
         "etag": TEXT,
+        "version_id": TEXT,
         "modified_at": TIMESTAMP,
     },
     key="document_id",
@@ -229,6 +233,8 @@ EMBEDDINGS = Stage(
         "chunk_id": TEXT,
         **DOCUMENT,
         "embedding_set": TEXT,
+        "chunking": TEXT,
+        **MODEL,
         "text_hash": TEXT,
         "vector": pl.List(pl.Float32()),
     },
@@ -247,6 +253,8 @@ INDEXED_CHUNKS = Stage(
         **DOCUMENT,
         "index_version": TEXT,
         "payload_hash": TEXT,
+        "chunking": TEXT,
+        **MODEL,
     },
     key="chunk_id",
     identity=("chunk_id", *DOCUMENT_IDENTITY, "index_version"),
@@ -295,6 +303,7 @@ DEAD_LETTERS = TableSpec(
             "first_failed_at": TIMESTAMP,
             "last_failed_at": TIMESTAMP,
             "run_id": TEXT,
+            "pipeline_version": TEXT,
         }
     ),
     (SHARD,),

@@ -32,8 +32,16 @@ OUTPUT_COLUMNS: dict[str, pl.DataType] = {
     "output_hash": pl.String(),
     "run_id": pl.String(),
     "computed_at": TIMESTAMP,
+    "pipeline_version": pl.String(),
+    "source_version": pl.String(),
 }
-"""Bookkeeping of an output row, beside its content."""
+"""Bookkeeping of an output row, beside its content.
+
+The last two say what it was made by, and from which state of the source's object: the store's
+version id, else the ETag. Both stay while the row is reused, and neither makes it stale; null in
+rows of a release that did not know them."""
+
+SOURCE_VERSION = "source_version"
 
 FAILURE_COLUMNS: dict[str, pl.DataType] = {
     "failed_input_hash": pl.String(),
@@ -47,6 +55,7 @@ FAILURE_COLUMNS: dict[str, pl.DataType] = {
     "first_failed_at": TIMESTAMP,
     "last_failed_at": TIMESTAMP,
     "failed_run_id": pl.String(),
+    "failed_pipeline_version": pl.String(),
 }
 """Bookkeeping of a failure row, beside its key, group and partition."""
 
@@ -254,7 +263,9 @@ class Failure:
     """0 where the input itself was not tried, as when a service was down for all: an outage of many
     runs must not park what nobody ever looked at."""
 
-    def as_row(self, *, input_hash: str, run_id: str, now: datetime) -> dict[str, object]:
+    def as_row(
+        self, *, input_hash: str, run_id: str, now: datetime, pipeline_version: str | None = None
+    ) -> dict[str, object]:
         """The bookkeeping columns of this failure's first attempt."""
         return {
             "failed_input_hash": input_hash,
@@ -268,4 +279,5 @@ class Failure:
             "first_failed_at": now,
             "last_failed_at": now,
             "failed_run_id": run_id,
+            "failed_pipeline_version": pipeline_version,
         }

@@ -27,6 +27,18 @@ SPARSE_VECTOR = "bm25"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 """Collection and alias names: they become directory names, so no separator and no leading dot."""
 
+VERSIONS = "versions"
+"""Payload key of what a point was written with."""
+
+VERSION_KEYS = (
+    "index_version",
+    "chunking",
+    "embedding_model_version",
+    "pipeline_version",
+    "source_version",
+)
+"""Its keys, named like the columns of `indexed_chunks`; about 200 bytes a point."""
+
 CHUNK_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 Payload = Mapping[str, object]
@@ -257,8 +269,12 @@ def chunk_payload(  # noqa: PLR0913 - one keyword for each payload key
     metadata: Mapping[str, object],
     acl: Sequence[str],
     tenant: str | None = None,
+    versions: Mapping[str, str | None] | None = None,
 ) -> dict[str, object]:
     """Return the payload of a chunk's point, `payload_hash` included.
+
+    `versions` say what the point was written with (`VERSION_KEYS`). The hash leaves them out, so
+    that a release of ragassets, which writes other ones, makes no point look stale.
 
     `acl` is stored under `metadata`, where filters and search results find it; what a search for
     one tenant or some principals asks for has keys of its own (`core/access.py`).
@@ -278,12 +294,16 @@ def chunk_payload(  # noqa: PLR0913 - one keyword for each payload key
         **access_payload(tenant=tenant, acl=acl),
     }
     payload["payload_hash"] = fingerprint(payload)
+    if versions is not None:
+        payload[VERSIONS] = dict(versions)
     return payload
 
 
 def hash_payload(payload: Payload) -> str:
-    """Return 32 hex characters that change with any value of the payload, not with key order."""
-    content = {key: value for key, value in payload.items() if key != "payload_hash"}
+    """Return 32 hex characters of the payload but its versions, whatever the order of its keys."""
+    content = {
+        key: value for key, value in payload.items() if key not in ("payload_hash", VERSIONS)
+    }
     return fingerprint(content)
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from ragassets.core.incremental import Failure
+from ragassets.core.incremental import SOURCE_VERSION, Failure
 from ragassets.core.stages import Outcome, Stage
 from ragassets.errors import (
     EXHAUSTED,
@@ -117,7 +117,8 @@ def outcomes_in_batches(
     becomes a failure.
 
     Args:
-        results: For each key, its output rows (content and `output_hash`) or its failure.
+        results: For each key, its output rows (content, `output_hash`, and `source_version` where
+            it is another than the input's) or its failure.
         stage: The stage whose content columns the rows have.
         batch_size: Inputs in one outcome.
     """
@@ -145,5 +146,5 @@ def _frame(
     for key, rows in made:
         if not rows:
             raise StageError(stage=stage.name, subject=key, detail="it gave no rows")
-    schema = {**stage.content, "output_hash": pl.String()}
+    schema = {**stage.content, "output_hash": pl.String(), SOURCE_VERSION: pl.String()}
     return pl.DataFrame([row for _, rows in made for row in rows], schema=schema)

@@ -23,6 +23,18 @@ class SourceObject:
     """Changes whenever the bytes may have changed."""
     size_bytes: int
     modified_at: datetime
+    version_id: str = ""
+    """The store's id of this very version, where it is known: it can be fetched when the object was
+    overwritten since."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """The bytes of one object, and what the store calls the version that they are."""
+
+    data: bytes
+    version_id: str = ""
+    """Empty where the store keeps no versions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +78,22 @@ class Source(Protocol):
             OversizedDocumentError: It is larger than the source's limit.
         """
         ...
+
+
+@runtime_checkable
+class VersionedSource(Protocol):
+    """A source that may keep versions of its objects."""
+
+    def fetch_version(self, wanted: SourceObject) -> Fetched:
+        """As `Source.fetch`, with the version's id. One that `wanted` names is fetched itself."""
+        ...
+
+
+def fetch_version(source: Source, wanted: SourceObject) -> Fetched:
+    """The bytes of one object, with the id of their version where the source knows it."""
+    if isinstance(source, VersionedSource):
+        return source.fetch_version(wanted)
+    return Fetched(source.fetch(wanted))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ragassets.core.incremental import (
     FAILURE_COLUMNS,
     MAX_TRANSIENT_ATTEMPTS,
     OUTPUT_COLUMNS,
+    SOURCE_VERSION,
     ChangePlan,
     Failure,
     StageState,
@@ -26,6 +27,7 @@ from ragassets.core.incremental import (
     plan_changes,
 )
 from ragassets.core.tables import Partition, Snapshot, Tables, TableSpec
+from ragassets.core.versions import PIPELINE_VERSION
 from ragassets.errors import StageError
 
 SHARD = "source_shard"
@@ -75,7 +77,8 @@ class Outcome:
     """What `compute` made of some inputs."""
 
     rows: pl.DataFrame
-    """Content columns and `output_hash`; one or more rows a key, all of them in this outcome."""
+    """Content columns and `output_hash`; one or more rows a key, all of them in this outcome.
+    `source_version` where it is another than the input's."""
     failures: Sequence[Failure] = ()
 
 
@@ -110,6 +113,8 @@ class RunContext:
     is_requested: bool = False
     """A person asked for these very partitions: an index version that was dropped begins anew."""
     max_attempts: int = MAX_TRANSIENT_ATTEMPTS
+    pipeline_version: str = PIPELINE_VERSION
+    """What computed rows say that they were made by; nothing is computed because it changed."""
     checkpoints: Checkpoints | None = None
     progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None
     """Called with the stage's name, the inputs done and the inputs to do."""
@@ -156,7 +161,8 @@ def run_stage(
         stage: The stage.
         partitions: Complete partitions that differ in their source shard only.
         inputs: One row a key with the stage's identity columns and `input_hash`, for all of the
-            partitions. A key whose source shard changed is computed anew.
+            partitions, and `source_version` where it is known. A key whose source shard changed is
+            computed anew.
         compute: Called with the keys to compute, never with an empty list.
         tables: Where the stage's rows live.
         context: Run id, clock, checkpoints.
@@ -326,7 +332,7 @@ def _compute_all(
     context.progress(stage.name, len(plan.compute) - len(waiting), len(plan.compute))
     for outcome in compute(sorted(waiting)) if waiting else ():
         waiting -= _settled(stage, waiting, outcome)
-        rows = _with_bookkeeping(stage, outcome.rows, plan, context)
+        rows = _with_bookkeeping(stage, outcome.rows, plan, inputs, context)
         frames.append(rows)
         failures.extend(outcome.failures)
         if context.checkpoints is not None and rows.height:
@@ -381,20 +387,34 @@ def _settled(stage: Stage, waiting: frozenset[str], outcome: Outcome) -> frozens
 
 
 def _with_bookkeeping(
-    stage: Stage, rows: pl.DataFrame, plan: ChangePlan, context: RunContext
+    stage: Stage, rows: pl.DataFrame, plan: ChangePlan, inputs: pl.DataFrame, context: RunContext
 ) -> pl.DataFrame:
     schema = pl.Schema({**stage.content, **OUTPUT_COLUMNS})
     if rows.is_empty():
         return pl.DataFrame(schema=schema)
     hashes = [plan.input_hashes[key] for key in _keys(stage, rows)]
     return (
-        rows.with_columns(
+        _with_source_version(stage, rows, inputs)
+        .with_columns(
             pl.Series("input_hash", hashes, dtype=pl.String),
             pl.lit(context.run_id).alias("run_id"),
             pl.lit(context.now(), dtype=OUTPUT_COLUMNS["computed_at"]).alias("computed_at"),
+            pl.lit(context.pipeline_version).alias("pipeline_version"),
         )
         .select(list(schema))
         .cast(schema)
+    )
+
+
+def _with_source_version(stage: Stage, rows: pl.DataFrame, inputs: pl.DataFrame) -> pl.DataFrame:
+    """The rows with the version of the source's object that they were made from."""
+    unknown = pl.lit(None, dtype=pl.String)
+    own = pl.col(SOURCE_VERSION) if SOURCE_VERSION in rows.columns else unknown
+    if SOURCE_VERSION not in inputs.columns:
+        return rows.with_columns(own.alias(SOURCE_VERSION))
+    of_input = inputs.select(stage.key, pl.col(SOURCE_VERSION).alias("_of_input"))
+    return rows.join(of_input, on=stage.key, how="left", maintain_order="left").with_columns(
+        pl.coalesce(own, "_of_input").alias(SOURCE_VERSION)
     )
 
 
@@ -411,8 +431,12 @@ def _resume(
     if context.checkpoints is None or not plan.compute:
         return empty
     kept = context.checkpoints.load(checkpoint_name)
-    if kept is None or not set(schema) <= set(kept.columns):
+    needed = {stage.key, SHARD, "input_hash", "output_hash", "run_id", "computed_at"}
+    if kept is None or not needed <= set(kept.columns):
         return empty
+    # A column that came with a release since is null: equal input hashes mean equal outputs.
+    missing = [pl.lit(None, dtype=schema[c]).alias(c) for c in schema if c not in kept.columns]
+    kept = kept.with_columns(missing)
     wanted = inputs.filter(pl.col(stage.key).is_in(sorted(plan.compute)))
     rows = kept.join(
         wanted, on=[stage.key, "input_hash", SHARD], how="semi", maintain_order="left"
@@ -441,7 +465,12 @@ def _failure_rows(
     now = context.now()
     rows = [
         identities[failure.key]
-        | failure.as_row(input_hash=plan.input_hashes[failure.key], run_id=context.run_id, now=now)
+        | failure.as_row(
+            input_hash=plan.input_hashes[failure.key],
+            run_id=context.run_id,
+            now=now,
+            pipeline_version=context.pipeline_version,
+        )
         for failure in failures
     ]
     return failure_frame(rows, stage.identity_schema)

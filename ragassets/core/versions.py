@@ -3,7 +3,15 @@
 A raised version recomputes that stage everywhere, and then only what depends on changed content.
 The Dagster UI shows them as code versions. What a stage calls is covered by the stage's own
 version, in whichever module it stands.
+
+The pipeline version names all of them together, with the release. Rows and points carry the one
+that computed them; nothing is computed because it changed.
 """
+
+from ragassets.core.fingerprints import fingerprint
+
+RELEASE = "0.1.0"
+"""The version of the package; `setup.py` says the same."""
 
 STAGE_VERSIONS: dict[str, str] = {
     "source_objects": "1",
@@ -29,3 +37,18 @@ STAGE_VERSIONS: dict[str, str] = {
     "audit": "1",
     "forgotten_documents": "1",
 }
+
+PIPELINE_VERSION = f"{RELEASE}+{fingerprint(STAGE_VERSIONS)[:8]}"
+"""Release and code versions, as `0.1.0+5f3a9c1e`."""
+
+
+def model_version(model: str, revision: str | None, model_fingerprint: str) -> str:
+    """Which weights made a vector, as `all-MiniLM-L6-v2@4f2c9d01a6b7`.
+
+    Args:
+        model: A hub id, the name of a service's model, or a path, of which the last part is taken.
+        revision: As configured; it names the weights best.
+        model_fingerprint: Of the embedder: covers the files, or what a service is asked for.
+    """
+    name = model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model
+    return f"{name}@{revision or model_fingerprint[:12]}"

@@ -19,7 +19,7 @@ from ragassets.core.asset_tables import (
     UNIQUE_DOCUMENTS,
     VALID_DOCUMENTS,
 )
-from ragassets.core.incremental import MAX_TRANSIENT_ATTEMPTS
+from ragassets.core.incremental import MAX_TRANSIENT_ATTEMPTS, OUTPUT_COLUMNS
 from ragassets.core.stages import SHARD, Stage
 from ragassets.queries.documents import KnownDocument
 from ragassets.stages.dropped_versions import dropped_names
@@ -27,7 +27,7 @@ from ragassets.stages.dropped_versions import dropped_names
 StepState = Literal["ok", "duplicate", "failed", "pending", "not reached", "dropped"]
 
 DETAILS: Mapping[str, tuple[str, ...]] = {
-    RAW_DOCUMENTS.name: ("content_hash", "size_bytes", "etag"),
+    RAW_DOCUMENTS.name: ("content_hash", "size_bytes", "etag", "version_id"),
     PARSED_DOCUMENTS.name: ("media_type", "parser", "n_pages", "is_ocr", "title"),
     VALID_DOCUMENTS.name: ("language", "language_confidence", "n_words"),
     CLEAN_DOCUMENTS.name: ("n_chars", "n_removed", "n_repaired_chars", "document_type"),
@@ -75,6 +75,10 @@ class Step:
     output_hash: str | None
     failure: StepFailure | None
     details: Mapping[str, object]
+    pipeline_version: str | None = None
+    """What computed its newest row; None where an earlier release did."""
+    source_version: str | None = None
+    """Which state of the source's object that was: version id or ETag."""
 
 
 def document_steps(workspace: Workspace, document: KnownDocument) -> Iterator[Step]:
@@ -135,6 +139,8 @@ def _step(
         output_hash=first["output_hash"] if first else None,
         failure=failure,
         details=details,
+        pipeline_version=first["pipeline_version"] if first else None,
+        source_version=first["source_version"] if first else None,
     )
 
 
@@ -163,7 +169,7 @@ def _partition(stage: Stage, document: KnownDocument, under: str | None) -> dict
 def _rows(
     workspace: Workspace, document: KnownDocument, stage: Stage, under: str | None
 ) -> pl.DataFrame:
-    bookkeeping = ("run_id", "computed_at", "input_hash", "output_hash")
+    bookkeeping = tuple(OUTPUT_COLUMNS)
     return workspace.tables.read(
         stage.outputs,
         [_partition(stage, document, under)],

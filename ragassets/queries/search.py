@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import cast
 
@@ -13,6 +13,7 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.core.access import TENANT, Access
 from ragassets.core.canaries import Canary
 from ragassets.core.collection_config import check_same_embedding
+from ragassets.core.indexing import VERSIONS
 from ragassets.core.searching import (
     PAYLOAD_KEYS,
     SearchHit,
@@ -74,6 +75,9 @@ class Hit:
     """The reranker's, by which the hits are ordered; None where nothing was reranked."""
     tenant: str | None = None
     """Whose document it is; None where its source has no tenant."""
+    versions: Mapping[str, object] = field(default_factory=dict[str, object])
+    """What its point was written with: index version, chunking, embedding model, pipeline, and the
+    version of the source's object; empty where an earlier release wrote it."""
 
     def as_json(self) -> dict[str, object]:
         """The public shape of a hit."""
@@ -364,4 +368,5 @@ def _hit(found: SearchHit, *, rerank_score: float | None = None) -> Hit:
         metadata=cast("Mapping[str, object]", metadata) if isinstance(metadata, dict) else {},
         rerank_score=rerank_score,
         tenant=cast("str | None", payload.get(TENANT)),
+        versions=cast("Mapping[str, object]", payload.get(VERSIONS) or {}),
     )

@@ -13,7 +13,7 @@ from ragassets.core.chunk_boundaries import BlockLike
 from ragassets.core.chunk_tokens import IntArray, Tokenizer
 from ragassets.core.chunking import chunk_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
-from ragassets.core.incremental import Failure
+from ragassets.core.incremental import SOURCE_VERSION, Failure
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import ChunkingConfig
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
@@ -95,7 +95,7 @@ def chunk_inputs(
 
 
 def surviving_documents(tables: Tables, shards: Sequence[str]) -> pl.DataFrame:
-    """Identity and clean `output_hash` of the documents that are no duplicates."""
+    """Identity, source version and clean `output_hash` of the documents that are no duplicates."""
     unique = good_rows(
         tables,
         UNIQUE_DOCUMENTS,
@@ -103,7 +103,7 @@ def surviving_documents(tables: Tables, shards: Sequence[str]) -> pl.DataFrame:
         ("document_id",),
         where=pl.col("duplicate_of").is_null(),
     )
-    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, DOCUMENT_IDENTITY)
+    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, (*DOCUMENT_IDENTITY, SOURCE_VERSION))
     return clean.join(unique.select("document_id"), on="document_id")
 
 

@@ -15,7 +15,7 @@ from ragassets.core.asset_tables import (
 )
 from ragassets.core.cleaning import clean_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
-from ragassets.core.incremental import Failure
+from ragassets.core.incremental import SOURCE_VERSION, Failure
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import CleaningConfig
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
@@ -39,7 +39,8 @@ def update_clean_documents(
     config = workspace.config
     rules = {name: cleaning_rules(config, name) for name in config.sources}
     types = {name: source.document_type for name, source in config.sources.items()}
-    valid = good_rows(tables, VALID_DOCUMENTS, shards, (*DOCUMENT_IDENTITY, "language"))
+    columns = (*DOCUMENT_IDENTITY, "language", SOURCE_VERSION)
+    valid = good_rows(tables, VALID_DOCUMENTS, shards, columns)
     parsed = good_rows(tables, PARSED_DOCUMENTS, shards, ("document_id",))
     languages: dict[str, str | None] = dict(valid.select("document_id", "language").iter_rows())
     inputs = with_source_input_hash(

@@ -116,4 +116,5 @@ def _letters_of(tables: Tables, stage: Stage, shards: Sequence[str]) -> pl.DataF
         "first_failed_at",
         "last_failed_at",
         pl.col("failed_run_id").alias("run_id"),
+        pl.col("failed_pipeline_version").alias("pipeline_version"),
     )

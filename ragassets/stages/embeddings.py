@@ -19,7 +19,7 @@ from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS
 from ragassets.core.collection_config import check_same_embedding
 from ragassets.core.embedding import EmbeddedTexts, Embedder, EmbedsEach, validate_vectors
 from ragassets.core.fingerprints import fingerprint
-from ragassets.core.incremental import Failure, StageState, with_input_hash
+from ragassets.core.incremental import SOURCE_VERSION, Failure, StageState, with_input_hash
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
@@ -173,9 +173,15 @@ def embedding_inputs(
 ) -> pl.DataFrame:
     """The chunks that are embedded, hashed over all that decides their vectors."""
     chunking, model = workspace.config.embedding_sets()[embedding_set]
-    chunks = good_rows(tables, CHUNKS, shards, COLUMNS, chunking=chunking).drop("output_hash")
+    columns = (*COLUMNS, SOURCE_VERSION)
+    chunks = good_rows(tables, CHUNKS, shards, columns, chunking=chunking).drop("output_hash")
     return with_input_hash(
-        chunks.with_columns(pl.lit(embedding_set).alias("embedding_set")),
+        chunks.with_columns(
+            pl.lit(embedding_set).alias("embedding_set"),
+            pl.lit(chunking).alias("chunking"),
+            pl.lit(model).alias("embedding_model"),
+            pl.lit(workspace.model_version(model)).alias("embedding_model_version"),
+        ),
         model_fingerprint(workspace.embedder(model)),
         "text_hash",
     )

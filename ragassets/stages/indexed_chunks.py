@@ -10,6 +10,7 @@ collection.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,17 @@ import polars as pl
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS, INDEX_INTENTS, INDEXED_CHUNKS
 from ragassets.core.fingerprints import fingerprint, stable_hash
-from ragassets.core.incremental import StageState
-from ragassets.core.indexing import PointBatch, VectorStore, chunk_payload, point_id
+from ragassets.core.incremental import SOURCE_VERSION, StageState
+from ragassets.core.indexing import (
+    VERSION_KEYS,
+    PointBatch,
+    VectorStore,
+    chunk_payload,
+    point_id,
+)
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
-from ragassets.core.versions import STAGE_VERSIONS
+from ragassets.core.versions import PIPELINE_VERSION, STAGE_VERSIONS
 from ragassets.errors import StageError
 from ragassets.stages.batches import in_batches
 from ragassets.stages.build_windows import BuildWindow, in_version_window, keep_begun
@@ -34,7 +41,7 @@ BATCH_POINTS = 1_000
 """Points in one write: 2 MB of vectors and payload at 384 dimensions."""
 
 COLUMNS = ("chunk_id", "document_id", "uri", "source", "source_shard")
-PAYLOAD_COLUMNS = ("text", "page", "title", "language", "document_type")
+PAYLOAD_COLUMNS = ("text", "page", "title", "language", "document_type", SOURCE_VERSION)
 
 
 def update_indexed_chunks(
@@ -63,6 +70,7 @@ class _IndexRun:
         self.name, self.shards = index_version, list(shards)
         self.version = workspace.config.index_version(index_version)
         self.partitions = partitions_of(shards, index_version=index_version)
+        self.pipeline_version = PIPELINE_VERSION
         self.inputs = pl.DataFrame()
         self.window = BuildWindow(since=None)
 
@@ -73,6 +81,7 @@ class _IndexRun:
         pinned before would be outdated by whoever held the lock. The intents are never pinned; they
         tell what happened outside the tables until now.
         """
+        self.pipeline_version = context.pipeline_version
         self._ensure_collection()
         self._drop_doubtful_rows()
         self.window = keep_begun(self.workspace, self.name, context.now())
@@ -177,10 +186,10 @@ class _IndexRun:
             yield Outcome(
                 rows.with_columns(
                     pl.Series("point_id", ids, dtype=pl.String),
-                    pl.lit(self.name).alias("index_version"),
                     pl.Series("payload_hash", hashes, dtype=pl.String),
                     pl.Series("output_hash", output_hashes, dtype=pl.String),
-                ).select(*INDEXED_CHUNKS.content, "output_hash")
+                    **{name: pl.lit(value) for name, value in self._stamps.items()},
+                ).select(*INDEXED_CHUNKS.content, SOURCE_VERSION, "output_hash")
             )
         self.store.flush(self.name)
 
@@ -218,7 +227,26 @@ class _IndexRun:
 
     def _payload(self, row: dict[str, Any]) -> dict[str, object]:
         source = self.workspace.config.source(row["source"])
-        return chunk_payload(**row, metadata=source.metadata, acl=source.acl, tenant=source.tenant)
+        versions = self._stamps | {SOURCE_VERSION: row.pop(SOURCE_VERSION)}
+        return chunk_payload(
+            **row,
+            metadata=source.metadata,
+            acl=source.acl,
+            tenant=source.tenant,
+            versions={name: versions[name] for name in VERSION_KEYS},
+        )
+
+    @cached_property
+    def _stamps(self) -> dict[str, str]:
+        """What every row and point of this run says of what made it."""
+        model = self.version.embedding_model
+        return {
+            "index_version": self.name,
+            "chunking": self.version.chunking,
+            "embedding_model": model,
+            "embedding_model_version": self.workspace.model_version(model),
+            "pipeline_version": self.pipeline_version,
+        }
 
     def _verify(self, expected: dict[str, str]) -> None:
         """Make sure that the points are there with the payload that was sent."""

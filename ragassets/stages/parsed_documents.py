@@ -13,7 +13,7 @@ from ragassets.adapters.workers import map_in_processes
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import DOCUMENT_IDENTITY, PARSED_DOCUMENTS, RAW_DOCUMENTS
 from ragassets.core.fingerprints import fingerprint, stable_hash
-from ragassets.core.incremental import Failure, with_input_hash
+from ragassets.core.incremental import SOURCE_VERSION, Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.parsing import parse_document, parsing_fingerprint
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
@@ -35,7 +35,7 @@ def update_parsed_documents(
 ) -> dict[str, StageReport]:
     """Bring `parsed_documents` of some shards up to date; a report for each."""
     tables = PinnedTables(workspace.tables, PARSED_DOCUMENTS.outputs)
-    raw = good_rows(tables, RAW_DOCUMENTS, shards, COLUMNS)
+    raw = good_rows(tables, RAW_DOCUMENTS, shards, (*COLUMNS, SOURCE_VERSION))
     parsers = parsing_fingerprint(default_parsers())
     inputs = with_input_hash(
         raw,

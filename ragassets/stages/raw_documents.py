@@ -10,8 +10,9 @@ import polars as pl
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import PARSED_DOCUMENTS, RAW_DOCUMENTS, SOURCE_OBJECTS
 from ragassets.core.fingerprints import content_hash, data_version, fingerprint, stable_hash
-from ragassets.core.incremental import Failure, with_input_hash
+from ragassets.core.incremental import SOURCE_VERSION, Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
+from ragassets.core.sources import fetch_version
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
 from ragassets.core.tables import PinnedTables, Tables
 from ragassets.core.versions import STAGE_VERSIONS
@@ -24,6 +25,9 @@ FETCH_THREADS = 8
 
 FINGERPRINT = fingerprint({"stage": "raw_documents", "version": STAGE_VERSIONS["raw_documents"]})
 
+_BARE_ETAG = pl.col("etag").str.strip_chars('"')
+"""What a source without versions has instead of a version id."""
+
 Row = dict[str, object]
 
 
@@ -34,7 +38,7 @@ def update_raw_documents(
     tables = PinnedTables(workspace.tables, RAW_DOCUMENTS.outputs)
     _restore_lost_bytes(workspace, tables, shards)
     objects = tables.read(SOURCE_OBJECTS, partitions_of(shards), where=~pl.col("is_deleted"))
-    inputs = _with_hash(objects)
+    inputs = _with_hash(objects.with_columns(_BARE_ETAG.alias(SOURCE_VERSION)))
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
         wanted = objects.filter(pl.col("document_id").is_in(keys)).sort("document_id")
@@ -99,20 +103,22 @@ def _fetch(
         nonlocal is_outage
         wanted = listed_object(row)
         try:
-            data = workspace.source(source).fetch(wanted)
+            fetched = fetch_version(workspace.source(source), wanted)
         except ObjectGoneError:
             raise
         except SourceUnavailableError:
             is_outage = witnesses[source].is_down()
             raise
         witnesses[source].note_success(wanted)
-        landed = workspace.landing_zone.put(data)
+        landed = workspace.landing_zone.put(fetched.data)
         return [
             row
             | {
                 "content_hash": landed,
-                "size_bytes": len(data),
+                "size_bytes": len(fetched.data),
                 "output_hash": stable_hash(landed),
+                "version_id": fetched.version_id or None,
+                SOURCE_VERSION: fetched.version_id or None,
             }
         ]
 
@@ -147,6 +153,7 @@ def _restore_lost_bytes(workspace: Workspace, tables: Tables, shards: Sequence[s
         "etag",
         "size_bytes",
         "modified_at",
+        "version_id",
     )
     rows = good_rows(tables, RAW_DOCUMENTS, shards, columns, where=is_lost)
     with ThreadPoolExecutor(FETCH_THREADS) as pool:
@@ -158,7 +165,8 @@ def _restore(workspace: Workspace, row: Row) -> None:
         wanted, landing_zone = str(row["content_hash"]), workspace.landing_zone
         if landing_zone.holds(wanted):
             return
-        data = workspace.source(str(row["source"])).fetch(listed_object(row))
+        wanted_version = listed_object(row, version_id=str(row["version_id"] or ""))
+        data = workspace.source(str(row["source"])).fetch(wanted_version)
         if content_hash(data) == wanted:
             landing_zone.delete(wanted)  # damaged bytes of the right size would be kept
             landing_zone.put(data)

@@ -104,11 +104,12 @@ def open_witness(workspace: Workspace, source: str, tables: Tables) -> SourceWit
     return SourceWitness(workspace.source(source).fetch, known)
 
 
-def listed_object(row: dict[str, object]) -> SourceObject:
+def listed_object(row: dict[str, object], *, version_id: str = "") -> SourceObject:
     """The object that a row of `source_objects` or `raw_documents` tells of."""
     return SourceObject(
         uri=str(row["uri"]),
         etag=str(row["etag"]),
         size_bytes=cast("int", row["size_bytes"]),
         modified_at=cast("datetime", row["modified_at"]),
+        version_id=version_id,
     )

@@ -22,7 +22,7 @@ from ragassets.core.asset_tables import (
 )
 from ragassets.core.deduplication import resolve_duplicates, sign_document
 from ragassets.core.fingerprints import fingerprint, stable_hash
-from ragassets.core.incremental import Failure, with_input_hash
+from ragassets.core.incremental import SOURCE_VERSION, Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import DeduplicationConfig
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
@@ -39,7 +39,7 @@ def update_document_signatures(
     """Bring `_document_signatures` of some shards up to date; a report for each."""
     tables = PinnedTables(workspace.tables, DOCUMENT_SIGNATURES.outputs)
     config = workspace.config
-    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, DOCUMENT_IDENTITY)
+    clean = good_rows(tables, CLEAN_DOCUMENTS, shards, (*DOCUMENT_IDENTITY, SOURCE_VERSION))
     parameters = config.deduplication.signature_parameters()
     inputs = with_input_hash(
         clean,
@@ -98,7 +98,7 @@ def update_unique_documents(
         tables,
         DOCUMENT_SIGNATURES,
         config.source_shards(),
-        (*DOCUMENT_IDENTITY, "text_hash", "minhash", "n_shingles"),
+        (*DOCUMENT_IDENTITY, "text_hash", "minhash", "n_shingles", SOURCE_VERSION),
     )
     scopes = {
         name: json.dumps(duplicate_scope(tenant=source.tenant, acl=source.acl))
@@ -112,7 +112,7 @@ def update_unique_documents(
     )
     decided = (
         signatures.filter(pl.col("source_shard").is_in(list(shards)))
-        .select(DOCUMENT_IDENTITY)
+        .select(*DOCUMENT_IDENTITY, SOURCE_VERSION)
         .join(decisions, on="document_id")
         .with_columns(pl.col("similarity").cast(pl.String).alias("decision"))
     )

@@ -8,7 +8,7 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.config import Config
 from ragassets.core.asset_tables import DOCUMENT_IDENTITY, PARSED_DOCUMENTS, VALID_DOCUMENTS
 from ragassets.core.fingerprints import fingerprint, stable_hash
-from ragassets.core.incremental import Failure
+from ragassets.core.incremental import SOURCE_VERSION, Failure
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.settings import ValidationConfig
 from ragassets.core.stages import Outcome, RunContext, StageReport, run_stage
@@ -31,7 +31,7 @@ def update_valid_documents(
     """Bring `valid_documents` of some shards up to date; a report for each."""
     tables = PinnedTables(workspace.tables, VALID_DOCUMENTS.outputs)
     rules = {name: validation_rules(workspace.config, name) for name in workspace.config.sources}
-    parsed = good_rows(tables, PARSED_DOCUMENTS, shards, DOCUMENT_IDENTITY)
+    parsed = good_rows(tables, PARSED_DOCUMENTS, shards, (*DOCUMENT_IDENTITY, SOURCE_VERSION))
     inputs = with_source_input_hash(
         parsed, {name: _fingerprint(rule) for name, rule in rules.items()}, "output_hash"
     )

@@ -64,3 +64,12 @@ def test_a_part_that_another_run_clears_meanwhile_is_no_error(
     assert loaded is not None
     assert loaded["key"].to_list() == ["1"]
     checkpoints.clear("chunks/a", ["docs-000"])
+
+
+def test_parts_of_two_releases_are_loaded_together(checkpoints: ObjectCheckpoints) -> None:
+    """A run that was killed before an update, and one after it, left other columns."""
+    checkpoints.append("chunks/a", rows("docs-000", "1"))
+    checkpoints.append("chunks/a", rows("docs-000", "2").with_columns(since=pl.lit("0.2")))
+    loaded = checkpoints.load("chunks/a")
+    assert loaded is not None
+    assert sorted(loaded.rows(), key=repr) == [("1", "docs-000", None), ("2", "docs-000", "0.2")]

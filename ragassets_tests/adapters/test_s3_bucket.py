@@ -1,5 +1,6 @@
 """A bucket of S3 as a source, against a server on loopback that fails on demand."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from ragassets.adapters.sources.reliable_source import ReliableSource
 from ragassets.config import SourceConfig
 from ragassets.core.settings import RetryConfig
 from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
-from ragassets.core.sources import Source, SourceObject
+from ragassets.core.sources import Source, SourceObject, VersionedSource
 from ragassets.errors import (
     SourceRefusedError,
     SourceUnavailableError,
@@ -149,6 +150,29 @@ class TestFetching:
         s3.put("docs/a.md", "hello", ServerSideEncryption="aws:kms", SSEKMSKeyId="key")
         (entry,) = source().list_objects().objects
         assert source().fetch(entry) == b"hello"
+
+    def test_the_version_of_a_versioned_bucket_is_told_and_can_be_fetched(
+        self, s3: S3Server
+    ) -> None:
+        """The id says which bytes a row was made from, and gets them back after an overwrite."""
+        s3.put("docs/old.md", "before")
+        s3.client().put_bucket_versioning(
+            Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"}
+        )
+        s3.put("docs/a.md", "first")
+        one = source()
+        found = listed(one)
+        assert isinstance(one, VersionedSource)
+        fetched = one.fetch_version(found["a.md"])
+        assert (fetched.data, len(fetched.version_id) > 8) == (b"first", True)
+        # "null" names whatever was there before versions were kept.
+        assert one.fetch_version(found["old.md"]).version_id == ""
+        s3.put("docs/a.md", "second")
+        first = dataclasses.replace(found["a.md"], version_id=fetched.version_id)
+        assert one.fetch(first) == b"first"
+        gone = dataclasses.replace(found["a.md"], version_id="0" * 32)
+        with pytest.raises(SourceUnavailableError):
+            one.fetch(gone)
 
     def test_a_mirror_gives_what_the_source_cannot(self, s3: S3Server) -> None:
         """Its bytes count only if they are the listed ones."""

@@ -140,6 +140,7 @@ class World:
     n_shards: int = 3
     calls: list[str] = field(default_factory=list)
     """Keys computed in the last run."""
+    pipeline_version: str = "1.0.0"
     n_runs: int = 0
 
     def shard_of(self, document_id: str) -> str:
@@ -245,6 +246,7 @@ class World:
             redriven=frozenset(redriven),
             max_attempts=MAX_ATTEMPTS,
             checkpoints=self.checkpoints,
+            pipeline_version=self.pipeline_version,
         )
         reports = run_stage(
             stage,
@@ -291,7 +293,12 @@ class World:
             state = self.state(stage)
             outputs = state.outputs.drop("run_id", "computed_at")
             failures = state.failures.drop(
-                "attempts", "first_failed_at", "last_failed_at", "failed_run_id", "stack_trace"
+                "attempts",
+                "first_failed_at",
+                "last_failed_at",
+                "failed_run_id",
+                "failed_pipeline_version",
+                "stack_trace",
             )
             found[stage.name] = sorted(outputs.rows(), key=repr)
             found[f"failed {stage.name}"] = sorted(failures.rows(), key=repr)

@@ -150,10 +150,11 @@ class Life(RuleBasedStateMachine):
             self.world.run(stage, is_checked=False)
         self.world.tables.interruptions.clear()
 
-    @rule(stage=stages)
-    def run_twice(self, stage: Stage) -> None:
-        """The second run does nothing but retries."""
+    @rule(stage=stages, release=st.sampled_from(["1.0.0", "1.0.1", "2.0.0"]))
+    def run_twice(self, stage: Stage, release: str) -> None:
+        """The second run does nothing but retries, and a release in between changes nothing."""
         first = self.world.run(stage)
+        self.world.pipeline_version = release
         n_commits, retries = self.world.tables.n_commits, due(self.world, stage)
         second = self.world.run(stage)
         assert set(self.world.calls) == retries

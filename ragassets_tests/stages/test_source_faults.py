@@ -15,6 +15,7 @@ from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import RAW_DOCUMENTS, SOURCE_OBJECTS
 from ragassets.core.incremental import MAX_TRANSIENT_ATTEMPTS
 from ragassets.core.stages import RunContext, StageReport
+from ragassets.stages.parsed_documents import update_parsed_documents
 from ragassets.stages.raw_documents import update_raw_documents
 from ragassets.stages.source_objects import SourceDiscovery, discover
 from ragassets_tests.s3_server import BUCKET, Fault, S3Server, running_s3
@@ -221,3 +222,25 @@ def test_a_store_whose_clock_is_wrong_costs_nothing(
     assert (found.n_new, found.n_changed, found.n_removed) == (0, 1, 1)
     report = fetch(project)
     assert (report.n_computed, report.n_reused, report.n_removed) == (1, 3, 1)
+
+
+def test_lost_bytes_of_an_overwritten_object_come_from_its_version(
+    project: Project, s3: S3Server
+) -> None:
+    """A versioned bucket still has what the landing zone lost, though the listing has moved on."""
+    s3.client().put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    s3.put("docs/a.txt", "A text with a version.")
+    look(project)
+    fetch(project)
+    row = rows(project).filter(pl.col("uri").str.ends_with("a.txt")).row(0, named=True)
+    assert row["version_id"]
+    assert row["source_version"] == row["version_id"]
+    others = rows(project).filter(~pl.col("uri").str.ends_with("a.txt"))
+    assert others["version_id"].null_count() == 4
+    assert not others["source_version"].str.contains('"').any()
+    workspace = Workspace(project.config)
+    workspace.landing_zone.delete(row["content_hash"])
+    update_parsed_documents(workspace, ["handbook-000"], CONTEXT)
+    s3.put("docs/a.txt", "A newer text.")
+    fetch(project)
+    assert workspace.landing_zone.get(row["content_hash"]) == b"A text with a version."

@@ -37,7 +37,7 @@ REFUSALS = {
 """What a person has to mend, by the code of the store or the name of the SDK's error. Source:
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList"""
 
-GONE = frozenset({"NoSuchKey", "404"})
+GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404"})
 CHANGED = frozenset({"PreconditionFailed", "412"})
 
 

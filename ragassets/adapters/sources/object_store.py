@@ -21,7 +21,7 @@ from ragassets.adapters.sources.integrity import check_length, check_size
 from ragassets.adapters.sources.listing_pages import gather_pages
 from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
-from ragassets.core.sources import Listing, ListingPage, SourceObject
+from ragassets.core.sources import Fetched, Listing, ListingPage, SourceObject
 from ragassets.errors import (
     ChangedDuringReadError,
     ObjectGoneError,
@@ -127,7 +127,11 @@ class ObjectStoreSource:
             yield ListingPage(self._single_object(), self._root)
 
     def fetch(self, wanted: SourceObject) -> bytes:
-        """The bytes of the state that was listed.
+        """See `fetch_version`."""
+        return self.fetch_version(wanted).data
+
+    def fetch_version(self, wanted: SourceObject) -> Fetched:
+        """The bytes of the state that was listed; an earlier version cannot be asked for.
 
         Raises:
             SourceUnavailableError: It cannot be read now, or arrived damaged.
@@ -143,7 +147,7 @@ class ObjectStoreSource:
             check_size(wanted.uri, n_bytes, self._fetching)
             data = bytes(answer.bytes())
         check_length(wanted.uri, data, n_bytes)
-        return data
+        return Fetched(data, answer.meta["version"] or "")
 
     def _single_object(self) -> list[SourceObject]:
         """The object that the whole address names, if there is one."""

@@ -7,11 +7,13 @@ from ragassets.adapters.sources.integrity import check_length, check_md5, check_
 from ragassets.adapters.sources.patience import Patience
 from ragassets.core.source_settings import FetchConfig
 from ragassets.core.sources import (
+    Fetched,
     Listing,
     ListingPage,
     PagedSource,
     Source,
     SourceObject,
+    fetch_version,
     md5_of_etag,
 )
 from ragassets.errors import SourceUnavailableError
@@ -54,21 +56,25 @@ class ReliableSource:
         return self._source.list_objects()
 
     def fetch(self, wanted: SourceObject) -> bytes:
-        """See `Source`. What a listing shows as too large is not asked for."""
+        """See `Source`."""
+        return self.fetch_version(wanted).data
+
+    def fetch_version(self, wanted: SourceObject) -> Fetched:
+        """See `VersionedSource`. What a listing shows as too large is not asked for."""
         check_size(wanted.uri, wanted.size_bytes, self._fetching)
         try:
-            data = self._patience.with_retries(lambda: self._source.fetch(wanted))
+            fetched = self._patience.with_retries(lambda: fetch_version(self._source, wanted))
         except SourceUnavailableError as error:
-            data = self._fetch_from_mirrors(wanted, error)
-        check_size(wanted.uri, len(data), self._fetching)
-        return data
+            fetched = Fetched(self._fetch_from_mirrors(wanted, error))
+        check_size(wanted.uri, len(fetched.data), self._fetching)
+        return fetched
 
     def _fetch_from_mirrors(self, wanted: SourceObject, error: SourceUnavailableError) -> bytes:
         """The bytes from the first mirror that has them; else the source's own error."""
         relative = wanted.uri.removeprefix(self._base_uri)  # empty: a source of one object
         problems: list[str] = []
         for base, mirror in self._mirrors.items():
-            there = replace(wanted, uri=f"{base}{relative}", etag="")
+            there = replace(wanted, uri=f"{base}{relative}", etag="", version_id="")
             try:
                 data = mirror.fetch(there)
                 check_length(there.uri, data, wanted.size_bytes)

@@ -17,7 +17,7 @@ from ragassets.adapters.sources.listing_pages import gather_pages
 from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.adapters.sources.patience import Patience
 from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
-from ragassets.core.sources import Listing, ListingPage, SourceObject, md5_of_etag
+from ragassets.core.sources import Fetched, Listing, ListingPage, SourceObject, md5_of_etag
 from ragassets.errors import ObjectGoneError, SourceUnavailableError
 
 PAGE_SIZE = 1000
@@ -97,6 +97,10 @@ class S3Bucket:
             yield ListingPage(wanted, after)
 
     def fetch(self, wanted: SourceObject) -> bytes:
+        """See `fetch_version`."""
+        return self.fetch_version(wanted).data
+
+    def fetch_version(self, wanted: SourceObject) -> Fetched:
         """The bytes of the state that was listed, checked by the checksum that the store has.
 
         Raises:
@@ -107,6 +111,8 @@ class S3Bucket:
         request = {"Bucket": self._bucket, "Key": self._key(wanted.uri)}
         if wanted.etag:
             request["IfMatch"] = wanted.etag
+        if wanted.version_id:
+            request["VersionId"] = wanted.version_id
         with translated_errors(wanted.uri):
             # With a checksum the client itself verifies it while reading.
             answer = self._client.get_object(ChecksumMode="ENABLED", **request)
@@ -115,7 +121,9 @@ class S3Bucket:
                 data: bytes = body.read()
         if not _is_encrypted_by_key(answer):
             check_md5(wanted.uri, data, md5_of_etag(answer["ETag"]))
-        return data
+        # "null" is what a bucket calls a version from before it kept any: it may be overwritten.
+        version_id = str(answer.get("VersionId", ""))
+        return Fetched(data, "" if version_id == "null" else version_id)
 
     @property
     def name(self) -> str:
