@@ -37,6 +37,7 @@ from ragassets.core.asset_tables import (
     SOURCE_OBJECTS,
     STAGES,
 )
+from ragassets.core.periods import Window
 from ragassets.core.searching import SearchMode, SearchRequest
 from ragassets.core.tables import TableSpec
 from ragassets.defs.ingest import IngestReport, ingest
@@ -272,6 +273,7 @@ class Project:
         *sources: str,
         confirmed: Sequence[str] = (),
         versions: Sequence[str] | None = None,
+        window: Window | None = None,
         instance: DagsterInstance | None = None,
     ) -> IngestReport:
         """Ingest in this process, by default on a Dagster instance that is forgotten."""
@@ -283,6 +285,7 @@ class Project:
                 sources,
                 confirmed=confirmed,
                 index_versions=versions,
+                window=window,
                 progress=lambda _stage, _done, _total: None,
             )
 

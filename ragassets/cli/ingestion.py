@@ -1,6 +1,7 @@
 """`ragassets ingest`, and how the report of a computing command is shown."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -9,6 +10,7 @@ from ragassets.cli.failures import NEEDS_ATTENTION, wrong_use
 from ragassets.cli.output import hint, note, write_json, write_line, write_table
 from ragassets.cli.progress import stage_progress
 from ragassets.cli.session import ConfigOption, JsonOption, Session
+from ragassets.core.periods import parse_window
 
 if TYPE_CHECKING:
     from ragassets.defs.ingest import IngestReport
@@ -27,6 +29,14 @@ def ingest(
             help="The named sources really lost that many documents: delete them.",
         ),
     ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WINDOW",
+            help="Fetch the documents that changed in this time again, changed or not: 7d, 4w,"
+            " 2026-11-01 or 2026-11-01..2026-11-07.",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 when there are new dead letters.")
     ] = False,
@@ -44,6 +54,7 @@ def ingest(
         raise wrong_use(
             option="--confirm-deletions", problem="name the sources whose deletions are meant"
         )
+    window = parse_window(since, datetime.now(UTC)) if since is not None else None
     from ragassets.defs import ingest as ingestion
     from ragassets.defs.instance import open_instance
     from ragassets.defs.resources import WorkspaceResource
@@ -54,6 +65,7 @@ def ingest(
             instance,
             names,
             confirmed=names if confirm_deletions else (),
+            window=window,
             progress=progress,
         )
     write_report(report, as_json=session.as_json)

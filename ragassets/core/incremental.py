@@ -43,6 +43,9 @@ rows of a release that did not know them."""
 
 SOURCE_VERSION = "source_version"
 
+DOUBTED = "doubted"
+"""Stands where the hash of an input was, so that a row is made again; no hash is spelt like it."""
+
 FAILURE_COLUMNS: dict[str, pl.DataType] = {
     "failed_input_hash": pl.String(),
     "error_category": pl.String(),

@@ -26,6 +26,7 @@ from ragassets.defs.checks import most_documents_are_readable
 from ragassets.defs.drop_job import build_drop_schedule, drop_index_versions
 from ragassets.defs.jobs import build_audit_schedule, build_jobs
 from ragassets.defs.partitions import build_partitions
+from ragassets.defs.replay_job import replay_window
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.retry_sensor import build_retry_sensor
 from ragassets.defs.source_sensors import build_source_schedules, build_source_sensors
@@ -84,7 +85,7 @@ def build_definitions(config: Config) -> dg.Definitions:
         return dg.Definitions(
             assets=assets,
             asset_checks=[most_documents_are_readable],
-            jobs=[*build_jobs(), drop_index_versions],
+            jobs=[*build_jobs(), drop_index_versions, replay_window],
             schedules=[build_drop_schedule(), *build_source_schedules(config), *schedules],
             sensors=[
                 build_automation_sensor(keys, *AUTOMATED),

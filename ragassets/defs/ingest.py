@@ -16,7 +16,8 @@ from dagster import DagsterInstance, ExecuteInProcessResult
 # What a failed blocking check raises has no public name.
 from dagster._core.errors import DagsterAssetCheckFailedError
 
-from ragassets.defs import drop_job, jobs, metadata
+from ragassets.core.periods import Window
+from ragassets.defs import drop_job, jobs, metadata, replay_job
 from ragassets.defs.assets.source_objects import CONFIRM_DELETIONS_TAG, SOURCES_TAG
 from ragassets.defs.failures import StepFailure
 from ragassets.defs.graph import build_definitions
@@ -55,6 +56,8 @@ class IngestReport:
     """What needs attention: refused deletions, sources out of reach, versions not sealed."""
     planned: tuple[str, ...] = field(default=())
     """Versions that are built from recent documents only, as was asked for."""
+    n_replayed: int = 0
+    """Documents of the window that was asked for: they were fetched again."""
 
     def as_json(self) -> dict[str, object]:
         """The public shape of `ragassets ingest --json`: fields may be added, none goes."""
@@ -70,6 +73,7 @@ class IngestReport:
                 "removed": count("raw_documents", metadata.N_REMOVED),
                 "dead_lettered": self.n_new_dead_letters,
                 "dead_letters": self.n_dead_letters,
+                "replayed": self.n_replayed,
             },
             "chunks": {
                 "computed": n_new_chunks,
@@ -105,6 +109,7 @@ def ingest(
     *,
     confirmed: Sequence[str] = (),
     index_versions: Sequence[str] | None = None,
+    window: Window | None = None,
     progress: Progress,
 ) -> IngestReport:
     """Discover, then run every stage up to the index versions.
@@ -116,6 +121,7 @@ def ingest(
         confirmed: Sources whose deletions are meant, however many.
         index_versions: Versions to bring up to date; when None, those with `backfill: auto`, those
             that an alias serves and those that were begun.
+        window: The documents of the sources that changed in this time are fetched again.
         progress: Told how far each stage is.
 
     Raises:
@@ -125,13 +131,16 @@ def ingest(
     names = _configured(resource, sources, confirmed)
     check_before_work(resource)
     runs = CommandRuns(resource, instance, progress)
-    runs.execute(
-        jobs.OBSERVE_SOURCES,
-        tags={
-            SOURCES_TAG: ",".join(names),
-            **({CONFIRM_DELETIONS_TAG: ",".join(confirmed)} if confirmed else {}),
-        },
-    )
+    if window is None:
+        runs.execute(
+            jobs.OBSERVE_SOURCES,
+            tags={
+                SOURCES_TAG: ",".join(names),
+                **({CONFIRM_DELETIONS_TAG: ",".join(confirmed)} if confirmed else {}),
+            },
+        )
+    else:
+        runs.replay(names, window, confirmed)
     # One run takes neighbouring partitions: all of them, or those of one source.
     groups = [names] if len(names) == len(config.sources) else [[name] for name in names]
     for group in groups:
@@ -315,9 +324,23 @@ class CommandRuns:
         self.started = time.monotonic()
         self.n_runs = 0
         self.has_listed = False
+        self.n_replayed = 0
         self.counts: dict[str, dict[str, int]] = {}
         self.tried_by_shard: dict[str, dict[str, int]] = {}
         fail_abandoned_runs(instance)
+
+    def replay(self, sources: Sequence[str], window: Window, confirmed: Sequence[str]) -> None:
+        """List the sources, and have their documents of a window fetched again by what follows."""
+        from ragassets.stages.replay import documents_in_window
+
+        request = replay_job.ReplayRequest(
+            since=window.since.isoformat(),
+            until=window.until.isoformat() if window.until else "",
+            sources=list(sources),
+            confirm_deletions=list(confirmed),
+        )
+        self.execute(replay_job.REPLAY_WINDOW, config=replay_job.run_config(request))
+        self.n_replayed = len(documents_in_window(self.resource.workspace, sources, window))
 
     def build(self, versions: Sequence[str]) -> None:
         """Bring index versions up to date, from chunks to the seal; shared steps run once."""
@@ -378,7 +401,7 @@ class CommandRuns:
         finally:
             del PROGRESS[run_id]
         self.n_runs += 1
-        self.has_listed |= job == jobs.OBSERVE_SOURCES
+        self.has_listed |= job in (jobs.OBSERVE_SOURCES, replay_job.REPLAY_WINDOW)
         self._count(result)
 
     def _count(self, result: ExecuteInProcessResult) -> None:
@@ -421,6 +444,7 @@ class CommandRuns:
             n_tried=sum(max(tried.values()) for tried in self.tried_by_shard.values()),
             n_new_dead_letters=letters.get(metadata.N_NEW_DOCUMENTS, 0),
             n_dead_letters=letters.get(metadata.N_DOCUMENTS, 0),
+            n_replayed=self.n_replayed,
             seconds=time.monotonic() - self.started,
             problems=(*problems, *_removed(self.resource), *_unsealed(self.resource, versions)),
             planned=tuple(_planned(self.resource, versions).values()),

@@ -13,12 +13,10 @@ import polars as pl
 
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import INDEX_INTENTS, RAW_DOCUMENTS
+from ragassets.core.incremental import DOUBTED
 from ragassets.core.stages import Stage
 from ragassets.stages.indexed_chunks import add_intents, settle_intents
 from ragassets.stages.inputs import partitions_of
-
-DOUBTED = "doubted"
-"""Stands where the hash of an input was; no hash is spelt like that."""
 
 
 def doubt_rows(workspace: Workspace, stage: Stage, where: pl.Expr) -> int:
@@ -38,6 +36,27 @@ def doubt_rows(workspace: Workspace, stage: Stage, where: pl.Expr) -> int:
             .then(pl.lit(DOUBTED))
             .otherwise(pl.col("input_hash"))
             .alias("input_hash")
+        )
+        workspace.tables.replace(snapshot, partitions, rows)
+    return places.height
+
+
+def doubt_failures(workspace: Workspace, stage: Stage, where: pl.Expr) -> int:
+    """Have these failures of a stage tried again, from the first attempt on; how many.
+
+    Raises:
+        ConcurrentWriteError: A run changed the same partitions meanwhile.
+    """
+    spec = stage.outputs if stage.has_inline_failures else stage.failures
+    snapshot = workspace.tables.snapshot(spec)
+    is_meant = where & pl.col("failed_input_hash").is_not_null()
+    places = workspace.tables.read_at(snapshot, columns=list(spec.partition_by), where=is_meant)
+    partitions = places.unique().to_dicts()
+    if partitions:
+        rows = workspace.tables.read_at(snapshot, partitions).with_columns(
+            pl.when(is_meant).then(pl.lit(value)).otherwise(pl.col(name)).alias(name)
+            # 1, so that what asks for due retries asks for it.
+            for name, value in (("failed_input_hash", DOUBTED), ("attempts", 1))
         )
         workspace.tables.replace(snapshot, partitions, rows)
     return places.height

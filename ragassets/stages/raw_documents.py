@@ -10,7 +10,7 @@ import polars as pl
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import PARSED_DOCUMENTS, RAW_DOCUMENTS, SOURCE_OBJECTS
 from ragassets.core.fingerprints import content_hash, data_version, fingerprint, stable_hash
-from ragassets.core.incremental import SOURCE_VERSION, Failure, with_input_hash
+from ragassets.core.incremental import DOUBTED, SOURCE_VERSION, Failure, with_input_hash
 from ragassets.core.outcomes import attempt, outcomes_in_batches
 from ragassets.core.sources import fetch_version
 from ragassets.core.stages import SHARD, Outcome, RunContext, StageReport, run_stage
@@ -73,17 +73,25 @@ def shards_behind(workspace: Workspace, shards: Sequence[str]) -> dict[str, str]
     )
     wanted = _with_hash(known.filter(~pl.col("is_deleted")))
     places = ["document_id", SHARD, "input_hash"]
-    rows = tables.read(RAW_DOCUMENTS.outputs, partitions, columns=[*places, "failed_input_hash"])
+    columns = [*places, "failed_input_hash", "run_id"]
+    rows = tables.read(RAW_DOCUMENTS.outputs, partitions, columns=columns)
     failed = rows.drop("input_hash").rename({"failed_input_hash": "input_hash"})
     settled = pl.concat([rows.select(places), failed.select(places)])
     missing = wanted.join(settled, on=places, how="anti")
     superfluous = rows.join(wanted, on=["document_id", SHARD], how="anti")
+    doubted = rows.filter(pl.col("input_hash") == DOUBTED)
     behind = {str(shard) for frame in (missing, superfluous) for shard in frame[SHARD].unique()}
     return {
         # With the time: a state that comes back is a new reason to look.
         shard: data_version(
-            (row["document_id"], f"{row['etag']} {row['changed_at']}")
-            for row in known.filter(pl.col(SHARD) == shard).iter_rows(named=True)
+            [
+                *(
+                    (row["document_id"], f"{row['etag']} {row['changed_at']}")
+                    for row in known.filter(pl.col(SHARD) == shard).iter_rows(named=True)
+                ),
+                # With the run: what is doubted again is a new reason, too.
+                *doubted.filter(pl.col(SHARD) == shard).select("document_id", "run_id").iter_rows(),
+            ]
         )
         for shard in sorted(behind)
     }

@@ -104,6 +104,7 @@ JOBS = {
     "move_aliases": {"live_index"},
     "update_catalog": {"dead_letters", "document_catalog"},
     "drop_index_versions": set[str](),
+    "replay_window": set[str](),
     "audit_everything": {"audit"},
     "forget_documents": {"forgotten_documents"},
 }

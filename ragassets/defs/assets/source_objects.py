@@ -1,8 +1,10 @@
 """`source_objects`: what the sources hold now, observed."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from pydantic import Field
 
 from ragassets.config import Config
 from ragassets.core.versions import STAGE_VERSIONS
@@ -15,6 +17,7 @@ from ragassets.defs.partitions import Partitions
 from ragassets.defs.resources import WorkspaceResource, now
 
 if TYPE_CHECKING:
+    from ragassets.adapters.workspace import Workspace
     from ragassets.stages.source_objects import SourceDiscovery
 
 CONFIRM_DELETIONS_TAG = "ragassets/confirm_deletions"
@@ -24,6 +27,19 @@ SOURCES_TAG = "ragassets/sources"
 """Run tag: the sources to list, separated by commas; all of them where it is not given."""
 
 NAME = "source_objects"
+
+
+class ObservationRequest(dg.Config):
+    """What a person who starts the job in the UI can say."""
+
+    sources: list[str] = Field(
+        default_factory=list, description="The sources to list; empty for all of them."
+    )
+    confirm_deletions: list[str] = Field(
+        default_factory=list,
+        description="Sources that really lost as many documents as their listing says, more than"
+        " max_delete_share allows: delete them.",
+    )
 
 
 def build_source_objects(partitions: Partitions, config: Config) -> dg.AssetsDefinition:
@@ -48,27 +64,49 @@ def build_source_objects(partitions: Partitions, config: Config) -> dg.AssetsDef
         ],
     )
     def source_objects(
-        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[WorkspaceResource]
+        context: dg.AssetExecutionContext,
+        config: ObservationRequest,
+        workspace: dg.ResourceParam[WorkspaceResource],
     ) -> dg.ObserveResult:
-        from ragassets.stages.source_objects import discover
-
+        tags = context.run.tags
+        named = config.sources or _names(tags.get(SOURCES_TAG))
+        confirmed = [*config.confirm_deletions, *_names(tags.get(CONFIRM_DELETIONS_TAG))]
         with failing_once(context):
-            tags = context.run.tags
-            named = tags.get(SOURCES_TAG)
-            found = discover(
-                workspace.workspace,
-                named.split(",") if named else list(workspace.config.sources),
-                now=now(),
-                confirmed=tags.get(CONFIRM_DELETIONS_TAG, "").split(","),
-            )
-            for source in found:
-                if source.problem:
-                    context.log.error("%s: %s", source.source, source.problem)
-                for shard, version in source.data_versions.items():
-                    log_observation(context, NAME, shard, version, shown_discovery(source))
+            for name in config.sources:
+                workspace.config.source(name)
+            sources = named or list(workspace.config.sources)
+            observe(context, workspace.workspace, sources, confirmed=confirmed)
         return dg.ObserveResult(metadata=dict(LOGGED_BY_STEP))
 
     return source_objects
+
+
+def observe(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    workspace: "Workspace",
+    sources: Sequence[str],
+    *,
+    confirmed: Sequence[str],
+) -> None:
+    """List some sources, record what changed, and log an observation for each of their shards.
+
+    Args:
+        context: Of the step.
+        workspace: Where to read and write.
+        sources: Which ones.
+        confirmed: Those whose deletions are meant, however many.
+    """
+    from ragassets.stages.source_objects import discover
+
+    for source in discover(workspace, sources, now=now(), confirmed=confirmed):
+        if source.problem:
+            context.log.error("%s: %s", source.source, source.problem)
+        for shard, version in source.data_versions.items():
+            log_observation(context, NAME, shard, version, shown_discovery(source))
+
+
+def _names(tag: str | None) -> list[str]:
+    return tag.split(",") if tag else []
 
 
 def shown_discovery(source: "SourceDiscovery") -> Metadata:
