@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 REPORT = HERE.parent / "docs" / "benchmarks.md"
 NAMES = ("import_time", "stages", "embedding", "ledger", "index_writes", "search_quality")
 
-BY_NAME_ONLY = ("killed_builds",)
+BY_NAME_ONLY = ("killed_builds", "bucket_listing")
 """Benchmarks that take longer than all the others together."""
 
 INTRODUCTION = """# Benchmarks

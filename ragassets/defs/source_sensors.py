@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster import DagsterRunStatus, RunsFilter
+from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
 from ragassets.config import Config, SourceConfig
 from ragassets.core.source_settings import SensorConfig
@@ -41,6 +41,8 @@ MAX_TRIES = 5
 FIRST_RETRY = timedelta(minutes=1)
 """A run that failed as a whole is asked for again after 1, 4, 16 and 64 minutes; then it waits for
 a change of its shard, or a person."""
+
+RUN_KEY_TAG = "dagster/run_key"
 
 RUN_TAGS = {
     # After what a command or a person starts, before builds of index versions.
@@ -158,13 +160,17 @@ def _process_changes(config: Config) -> dg.SensorDefinition:
     def process_changed_documents(
         context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[WorkspaceResource]
     ) -> dg.SensorResult:
-        from ragassets.stages.raw_documents import shards_behind
+        from ragassets.stages.raw_documents import shards_behind, state_of_shards
 
         if is_command_at_work(context.instance, now()):
             return dg.SensorResult(skip_reason="a command is at work")
-        behind = shards_behind(workspace.workspace, config.source_shards())
+        shards, settled = config.source_shards(), "everything is as its source holds it"
+        state = state_of_shards(workspace.workspace, shards)
+        if context.cursor == _settled_cursor(state):
+            return dg.SensorResult(skip_reason=settled, cursor=context.cursor)
+        behind = shards_behind(workspace.workspace, shards)
         if not behind:
-            return dg.SensorResult(skip_reason="everything is as its source holds it", cursor="")
+            return dg.SensorResult(skip_reason=settled, cursor=_settled_cursor(state))
         asked = _read_cursor(context.cursor)
         wanted = _due(context.instance, behind, asked, now())
         return dg.SensorResult(
@@ -204,31 +210,45 @@ def _due(
 ) -> dict[str, _Request]:
     """The shards to ask for now."""
     wanted: dict[str, _Request] = {}
+    pending = {shard: one for shard, one in asked.items() if behind.get(shard) == one.version}
+    runs = _runs(instance, [one.run_key(shard) for shard, one in pending.items()])
     for shard, version in behind.items():
         before = asked.get(shard)
         if before is None or before.version != version:
             wanted[shard] = _Request(version, 1)
-        elif _has_failed(instance, before.run_key(shard), before.n_tries, moment):
+        elif _has_failed(runs.get(before.run_key(shard)), before.n_tries, moment):
             wanted[shard] = _Request(version, before.n_tries + 1)
         if len(wanted) == MAX_RUNS_PER_TICK:
             break
     return wanted
 
 
-def _has_failed(instance: dg.DagsterInstance, run_key: str, n_tries: int, moment: datetime) -> bool:
+def _runs(instance: dg.DagsterInstance, run_keys: Sequence[str]) -> dict[str, RunRecord]:
+    """The runs that requests became, by run key: one question, however many shards wait."""
+    if not run_keys:
+        return {}
+    records = instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: list(run_keys)}))
+    return {record.dagster_run.tags[RUN_KEY_TAG]: record for record in records}
+
+
+def _has_failed(record: RunRecord | None, n_tries: int, moment: datetime) -> bool:
     """Whether a request's run ended, its shard is behind nevertheless, and its time has come."""
-    records = instance.get_run_records(RunsFilter(tags={"dagster/run_key": run_key}), limit=1)
-    if not records or n_tries >= MAX_TRIES:
-        return False
-    (record,) = records
-    if record.dagster_run.status in UNFINISHED:
+    if record is None or n_tries >= MAX_TRIES or record.dagster_run.status in UNFINISHED:
         return False
     return moment - record.update_timestamp >= FIRST_RETRY * 4 ** (n_tries - 1)
 
 
+def _settled_cursor(state: str) -> str:
+    """What is kept while nothing is behind: then a tick looks at no row."""
+    return json.dumps({"settled": state})
+
+
 def _read_cursor(text: str | None) -> dict[str, _Request]:
     try:
-        return {shard: _Request(*request) for shard, request in json.loads(text or "{}").items()}
+        fields = json.loads(text or "{}")
+        return (
+            {} if "settled" in fields else {shard: _Request(*one) for shard, one in fields.items()}
+        )
     except (ValueError, TypeError, AttributeError):
         # Asked for once more: the engine finds nothing to do where it was done.
         return {}

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,6 +18,7 @@ from ragassets.defs.jobs import OBSERVE_SOURCES, PROCESS_DOCUMENTS
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.source_sensors import build_source_schedules, build_source_sensors
 from ragassets.errors import ConfigurationError
+from ragassets.stages import raw_documents
 from ragassets_tests.scenario import Project
 
 # So many that both shards have some, wherever the folder lies.
@@ -146,14 +148,6 @@ def test_changed_shards_are_asked_for_once(daemon: Daemon) -> None:
     assert again[1] not in first.values()
 
 
-def test_nothing_is_asked_for_once_it_is_processed(daemon: Daemon) -> None:
-    """Whoever did it: here a command."""
-    daemon.project.ingest()
-    daemon.watch()
-    result = daemon.tick("process_changed_documents")
-    assert "everything is as its source holds it" in str(result.skip_reason)
-
-
 def test_a_run_that_failed_is_asked_for_again_with_growing_delay(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +188,43 @@ def test_a_burst_is_asked_for_in_portions(daemon: Daemon, monkeypatch: pytest.Mo
         assert len(wanted) == min(3, len(occupied) - len(asked))
         asked += wanted
     assert sorted(asked) == sorted(occupied)
+
+
+def test_nothing_is_asked_for_once_it_is_processed(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever did it, here a command; and no document is looked at until something is committed."""
+    daemon.project.ingest()
+    daemon.watch()
+    assert daemon.asked() == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(raw_documents, "shards_behind", None, raising=False)
+        for _ in range(2):
+            result = daemon.tick("process_changed_documents")
+            assert "everything is as its source holds it" in str(result.skip_reason)
+    daemon.project.edit("7.txt", "All", "Much")
+    daemon.watch()
+    assert len(daemon.asked()) == 1
+    assert daemon.asked() == {}
+
+
+def test_requests_that_wait_are_looked_up_together(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand shards that wait in the queue would be a thousand questions a tick."""
+    daemon.watch()
+    assert len(daemon.asked()) == 2
+    questions: list[object] = []
+    get_run_records = daemon.instance.get_run_records
+
+    def counted(filters: object = None, *args: Any, **kwargs: Any) -> Any:
+        questions.append(filters)
+        return get_run_records(filters, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(daemon.instance, "get_run_records", counted)
+    assert daemon.asked() == {}
+    keys = [q.tags["dagster/run_key"] for q in questions if q.tags.get("dagster/run_key")]  # pyright: ignore[reportAttributeAccessIssue]
+    assert [len(asked) for asked in keys] == [2]
 
 
 def test_a_command_at_work_is_left_alone(daemon: Daemon) -> None:
