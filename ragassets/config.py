@@ -41,7 +41,7 @@ from ragassets.core.settings import (
     RetryConfig,
     ValidationConfig,
 )
-from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig, SensorConfig
+from ragassets.core.source_settings import NIGHTLY, FetchConfig, ObjectStoreConfig, SensorConfig
 from ragassets.core.store_locations import (
     CAPABILITIES,
     STORE_NAMES,
@@ -88,7 +88,7 @@ class SourceConfig(_Section):
     shards: Annotated[int, Field(ge=1, le=10_000)] = 4
     """Partitions of this source. Dagster recommends at most 100,000 partitions an asset."""
     schedule: str | None = None
-    """When a daemon lists the source: five fields of cron."""
+    """When a daemon lists the source: five fields of cron. See `listing_schedule`."""
     timezone: str = "UTC"
     """What `schedule` counts in, such as `Europe/Berlin`."""
     sensor: bool | SensorConfig = False
@@ -125,6 +125,12 @@ class SourceConfig(_Section):
         if self.sensor is True:
             return SensorConfig()
         return self.sensor or None
+
+    @property
+    def listing_schedule(self) -> str | None:
+        """When a daemon lists it: nightly where a queue tells of changes, unless it says else."""
+        is_told = self.watching is not None and self.watching.queue is not None
+        return NIGHTLY if is_told and "schedule" not in self.model_fields_set else self.schedule
 
     @model_validator(mode="after")
     def _refuse_what_is_not_there_yet(self) -> Self:

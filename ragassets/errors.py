@@ -257,7 +257,8 @@ class MassDeletionError(PermanentError):
         super().__init__(
             f"source {source!r}: the listing would remove {n_removed} of {n_known} documents, more"
             f" than max_delete_share {max_share:g} allows; nothing was deleted. If it is meant, run"
-            f" `ragassets ingest {source} --confirm-deletions`"
+            f" `ragassets ingest {source} --confirm-deletions`, or start the job observe_sources"
+            f" with confirm_deletions: [{source}] in its run config"
         )
 
 

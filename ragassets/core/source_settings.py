@@ -17,6 +17,11 @@ FETCH_RETRY = RetryConfig(
 waits for minutes."""
 
 
+NIGHTLY = "0 3 * * *"
+"""Of a source whose queue tells of changes: an event that was never sent, or was lost, is found by
+a whole listing only. One a night costs 1,000 requests for a million objects."""
+
+
 class FetchConfig(BaseModel):
     """How the objects of a source are fetched."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
-from ragassets.config import Config, SourceConfig
+from ragassets.config import Config
 from ragassets.core.source_settings import SensorConfig
 from ragassets.defs import jobs
 from ragassets.defs.assets.source_objects import NAME as SOURCE_OBJECTS
@@ -72,15 +72,15 @@ def build_source_sensors(config: Config) -> list[dg.SensorDefinition]:
 
 
 def build_source_schedules(config: Config) -> list[dg.ScheduleDefinition]:
-    """One for every source that has a schedule.
+    """One for every source that has a schedule, or a queue: what no event told is found nightly.
 
     Raises:
         ConfigurationError: A schedule is no cron expression.
     """
     return [
-        _schedule(name, source)
+        _schedule(name, cron, source.timezone)
         for name, source in config.sources.items()
-        if source.schedule is not None
+        if (cron := source.listing_schedule) is not None
     ]
 
 
@@ -264,13 +264,13 @@ def _write_cursor(asked: Mapping[str, _Request], behind: Mapping[str, str]) -> s
     )
 
 
-def _schedule(name: str, source: SourceConfig) -> dg.ScheduleDefinition:
+def _schedule(name: str, cron: str, timezone: str) -> dg.ScheduleDefinition:
     try:
         return dg.ScheduleDefinition(
             name=f"list_{_identifier(name)}",
             job_name=jobs.OBSERVE_SOURCES,
-            cron_schedule=str(source.schedule),
-            execution_timezone=source.timezone,
+            cron_schedule=cron,
+            execution_timezone=timezone,
             tags={SOURCES_TAG: name},
             default_status=dg.DefaultScheduleStatus.RUNNING,
             description=f"Lists the source {name!r} from beginning to end.",
@@ -278,7 +278,7 @@ def _schedule(name: str, source: SourceConfig) -> dg.ScheduleDefinition:
     except dg.DagsterInvalidDefinitionError as error:
         raise ConfigurationError(
             key=f"sources.{name}.schedule",
-            value=source.schedule,
+            value=cron,
             problem="is no cron expression of five fields",
             fix="Write one such as '0 * * * *', which is every hour",
         ) from error

@@ -110,6 +110,30 @@ def test_a_schedule_lists_its_own_source(tmp_path: Path) -> None:
     assert request.tags[SOURCES_TAG] == "handbook"
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"sensor": {"queue": "https://sqs/q"}}, ["0 3 * * *"]),
+        ({"sensor": {"queue": "https://sqs/q"}, "schedule": "5 1 * * 0"}, ["5 1 * * 0"]),
+        ({"sensor": {"queue": "https://sqs/q"}, "schedule": None}, []),
+        ({"sensor": True}, []),
+    ],
+)
+def test_a_source_that_lives_on_events_is_listed_every_night(
+    tmp_path: Path, settings: dict[str, object], expected: list[str]
+) -> None:
+    """A lost event of a deletion would leave the document searchable for ever.
+
+    A sensor without a queue lists everything anyway.
+    """
+    project = Project(tmp_path / "project")
+    project.configure_source(uri="s3://bucket/docs", timezone="Europe/Berlin", **settings)
+    schedules = build_source_schedules(project.config)
+    assert [schedule.cron_schedule for schedule in schedules] == expected
+    assert {schedule.execution_timezone for schedule in schedules} <= {"Europe/Berlin"}
+    assert all(s.default_status == dg.DefaultScheduleStatus.RUNNING for s in schedules)
+
+
 def test_a_wrong_schedule_is_named_with_the_way_out(tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     project.configure_source(schedule="every hour")
