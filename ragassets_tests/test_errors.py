@@ -32,6 +32,7 @@ PUBLIC = {
     "RejectedDocumentError": "document",
     "ServiceError": "service_unavailable",
     "SourceRefusedError": "source_refused",
+    "PrivateAddressError": "private_address",
     "SourceUnavailableError": "source_unavailable",
     "StageError": "stage_failed",
     "StorageUnavailableError": "storage_unavailable",

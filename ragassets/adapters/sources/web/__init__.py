@@ -1,0 +1,1 @@
+"""A web site as a source: crawling it, politely and without leaving it."""
