@@ -49,6 +49,7 @@ from ragassets.core.store_locations import (
     parse_location,
     with_path,
 )
+from ragassets.core.web_settings import WEB_SCHEMES, WebConfig, site_problem
 from ragassets.errors import ConfigurationError, UnknownNameError
 
 CONFIG_FILE = "ragassets.yaml"
@@ -57,10 +58,10 @@ CONFIG_VARIABLE = "RAGASSETS_CONFIG"
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 """Names become partition keys and folder names: no separators of either."""
 
-SUPPORTED_SCHEMES = ("file", "s3", "gs", "az")
+SUPPORTED_SCHEMES = ("file", "s3", "gs", "az", "http", "https")
 """Sources that can be read; the other schemes of the configuration contract are refused by name."""
 
-LANDING_SCHEMES = ("kafka",)
+LANDING_SCHEMES = ("kafka", "http", "https")
 """Sources that keep bodies as they list them; see `adapters/sources/landed_bodies.py`."""
 
 CRON_FIELDS = 5
@@ -109,6 +110,8 @@ class SourceConfig(_Section):
     fetch: FetchConfig = FetchConfig()
     store: ObjectStoreConfig = ObjectStoreConfig()
     """Where the object store is, if not where the environment says."""
+    web: WebConfig = WebConfig()
+    """How a web site is crawled."""
 
     @model_validator(mode="after")
     def _check_timezone(self) -> Self:
@@ -139,10 +142,12 @@ class SourceConfig(_Section):
             raise ValueError(message)
         if self.scheme not in SUPPORTED_SCHEMES:
             message = (
-                f"uri: {self.scheme}:// comes in a later release; use a local folder, s3://, gs://"
-                " or az://"
+                f"uri: {self.scheme}:// comes in a later release; use a local folder, s3://, gs://,"
+                " az:// or https://"
             )
             raise ValueError(message)
+        if problem := site_problem(self.uri, self.web, has_mirrors=bool(self.mirrors)):
+            raise ValueError(problem)
         if self.watching and self.watching.queue and self.scheme != "s3":
             message = f"sensor.queue: only s3:// has one, and uri is {self.uri!r}"
             raise ValueError(message)
@@ -151,6 +156,11 @@ class SourceConfig(_Section):
     def at(self, uri: str) -> "SourceConfig":
         """The same source elsewhere: one of its mirrors."""
         return self.model_copy(update={"uri": uri, "mirrors": ()})
+
+    @property
+    def rest_seconds(self) -> int:
+        """What a daemon waits after it saw all of the source, besides its interval."""
+        return self.web.crawl_interval_seconds if self.scheme in WEB_SCHEMES else 0
 
     @property
     def lands_bodies(self) -> bool:
@@ -514,7 +524,7 @@ def _validate(values: dict[str, object], folder: Path) -> Config:
 
 
 def _is_secret(key: str) -> bool:
-    return key.endswith(("api_key", "password", "token"))
+    return key.endswith(("api_key", "password", "token")) or ".headers." in f"{key}."
 
 
 def _may_be_secret(key: str) -> bool:
@@ -558,6 +568,7 @@ _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
     RetryConfig,
     SensorConfig,
     ValidationConfig,
+    WebConfig,
 )
 
 

@@ -48,6 +48,16 @@ class ObjectCheckpoints:
         with self._translated_errors():
             self._store.put(f"{_folder(name)}{uuid.uuid4().hex}.parquet", _parquet(rows))
 
+    def replace(self, name: str, rows: pl.DataFrame) -> None:
+        """Keep these rows instead of those of the last call, whole or not at all.
+
+        Raises:
+            SystemResourceError: The disk is full.
+            StorageUnavailableError: The store cannot be written.
+        """
+        with self._translated_errors():
+            self._store.put(f"{_folder(name)}state.parquet", _parquet(rows))
+
     def clear(self, name: str, partitions: Collection[str]) -> None:
         """Forget the parts that hold rows of these source shards and of no other.
 

@@ -21,6 +21,7 @@ from ragassets.adapters.rerankers.registry import open_reranker
 from ragassets.adapters.search_log import SearchLog
 from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.registry import open_event_queue, open_source
+from ragassets.adapters.sources.web.crawl_memory import CrawlMemory
 from ragassets.adapters.store_lock import StoreLock
 from ragassets.adapters.table_aliases import TableAliases
 from ragassets.adapters.table_files import TableFiles
@@ -147,7 +148,8 @@ class Workspace:
     def source(self, name: str) -> Source:
         """The named source; opened once, since its connections and its troubles last."""
         if name not in self._sources:
-            self._sources[name] = open_source(self.config.source(name), self.landed_bodies(name))
+            config, bodies = self.config.source(name), self.landed_bodies(name)
+            self._sources[name] = open_source(config, bodies, self.crawl_memory(name))
         return self._sources[name]
 
     def landed_bodies(self, source: str) -> LandedBodies:
@@ -159,6 +161,10 @@ class Workspace:
             return frozenset(rows["document_id"])
 
         return LandedBodies(source, lambda: self.landing_zone, forgotten)
+
+    def crawl_memory(self, source: str) -> CrawlMemory:
+        """Where the named source keeps its crawls, if it is a web site."""
+        return CrawlMemory(lambda: self.checkpoints, source)
 
     def event_queue(self, source: str) -> EventQueue | None:
         """Where the named source tells what happened to its objects, if it does."""

@@ -103,7 +103,14 @@ class ListingPage:
     objects: Sequence[SourceObject]
     """Those that are wanted."""
     last_key: str
-    """Of the last object, wanted or not; what comes after it is on the next page."""
+    """Of the last object, wanted or not; what comes after it is on the next page. Of a crawl, where
+    it stands."""
+    deleted: Collection[str] = ()
+    """URIs that the source says are gone, one by one."""
+    is_last: bool = False
+    """Known to be the last page; a look that stops behind it is over."""
+    problem: str = ""
+    """On the last page: why the whole listing is not complete."""
 
 
 @runtime_checkable
@@ -111,7 +118,7 @@ class PagedSource(Source, Protocol):
     """A source that lists in pages and can go on behind any of them."""
 
     def pages(self, after: str = "") -> Iterator[ListingPage]:
-        """The objects in the order of their keys.
+        """The objects in the order of their keys, or of a crawl as it finds them.
 
         Args:
             after: Start behind this key; it need not exist.

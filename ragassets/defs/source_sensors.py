@@ -27,6 +27,7 @@ from ragassets.errors import ConcurrentWriteError, ConfigurationError, SourceUna
 
 if TYPE_CHECKING:
     from ragassets.stages.source_objects import SourceDiscovery
+    from ragassets.stages.source_watch import WatchCursor
 
 PROCESS_SENSOR = "process_changed_documents"
 
@@ -104,8 +105,8 @@ def _watch(name: str, watching: SensorConfig) -> dg.SensorDefinition:
         for problem in dict.fromkeys(one.problem for one in found if one.problem):
             context.log.error("%s: %s", name, problem)
         return dg.SensorResult(
-            skip_reason=_said(found, is_whole=not cursor),
-            cursor=cursor,
+            skip_reason=_said(found, cursor),
+            cursor=cursor.dump(),
             asset_events=list(_observations(found)),
         )
 
@@ -114,24 +115,32 @@ def _watch(name: str, watching: SensorConfig) -> dg.SensorDefinition:
 
 def _look(
     resource: WorkspaceResource, name: str, cursor: str | None
-) -> tuple[list["SourceDiscovery"], str]:
-    """Take the source's events, or list it where it has no queue or was never listed."""
+) -> tuple[list["SourceDiscovery"], "WatchCursor"]:
+    """Take the source's events, or list it where it has no queue or was never listed.
+
+    A web site is left alone for some time after each crawl.
+    """
     from ragassets.stages.source_watch import WatchCursor, look, take_events, was_listed
 
     workspace = resource.workspace
     queue = workspace.event_queue(name)
     if queue is not None and was_listed(workspace, name):
-        return take_events(workspace, name, queue, now=now()), ""
-    found, after = look(workspace, name, WatchCursor.parse(cursor), now=now())
-    return [found], after.dump()
+        return take_events(workspace, name, queue, now=now()), WatchCursor()
+    before = WatchCursor.parse(cursor)
+    if before.rests(now()):
+        return [], before
+    found, after = look(workspace, name, before, now=now())
+    return [found], after.resting(workspace.config.source(name).rest_seconds, now())
 
 
-def _said(found: Sequence["SourceDiscovery"], *, is_whole: bool) -> str:
+def _said(found: Sequence["SourceDiscovery"], cursor: "WatchCursor") -> str:
+    if not found and cursor.rests_until:
+        return f"the next crawl begins at {cursor.rests_until}"
     n_new, n_changed, n_removed = (
         sum(getattr(one, field) for one in found) for field in ("n_new", "n_changed", "n_removed")
     )
     problems = [one.problem for one in found if one.problem]
-    rest = [] if is_whole else ["the listing goes on in the next tick"]
+    rest = ["the listing goes on in the next tick"] if cursor.pass_id else []
     counts = f"{n_new} new, {n_changed} changed, {n_removed} gone"
     return "; ".join([counts, *rest, *problems[:1]])
 

@@ -156,8 +156,9 @@ def _keeps_out(workspace: Workspace, name: str, wanted: Sequence[str]) -> str:
         listed = workspace.tables.read(SOURCE_LISTINGS, [{"source": name}])
         since = f"since {listed['listed_at'][0]:%Y-%m-%d %H:%M:%SZ}" if listed.height else "ever"
         return f"source {name!r} was not listed {since}; run `ragassets ingest {name}`"
-    bodies = workspace.landed_bodies(name)
-    if _holds(open_source(config.model_copy(update={"exclude": ()}), bodies), wanted):
+    whole = config.model_copy(update={"exclude": ()})
+    place = workspace.landed_bodies(name), workspace.crawl_memory(name)
+    if _holds(open_source(whole, *place), wanted):
         return f"sources.{name}.exclude {list(config.exclude)} leaves it out"
     return f"sources.{name}.include {list(config.include)} leaves it out (hidden files need a dot)"
 

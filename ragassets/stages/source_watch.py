@@ -79,7 +79,7 @@ def take_events(
 
 @dataclasses.dataclass(frozen=True)
 class WatchCursor:
-    """Where a pass stands; empty between passes."""
+    """Where a pass stands; without one between passes."""
 
     pass_id: str = ""
     began_at: str = ""
@@ -88,6 +88,8 @@ class WatchCursor:
     """The key of the last object that was listed."""
     n_seen: int = 0
     """Objects that were kept as seen; fewer than that prove nothing about what vanished."""
+    rests_until: str = ""
+    """Between two passes: ISO 8601; no pass begins before. Empty where none has to wait."""
 
     @classmethod
     def parse(cls, text: str | None) -> "WatchCursor":
@@ -99,7 +101,18 @@ class WatchCursor:
 
     def dump(self) -> str:
         """What `parse` reads."""
-        return json.dumps(dataclasses.asdict(self)) if self.pass_id else ""
+        is_empty = not (self.pass_id or self.rests_until)
+        return "" if is_empty else json.dumps(dataclasses.asdict(self))
+
+    def rests(self, now: datetime) -> bool:
+        """Whether the next pass may not begin yet."""
+        return bool(self.rests_until) and now < datetime.fromisoformat(self.rests_until)
+
+    def resting(self, seconds: int, now: datetime) -> "WatchCursor":
+        """This cursor; between two passes, with a pause."""
+        if self.pass_id or not seconds:
+            return self
+        return WatchCursor(rests_until=(now + timedelta(seconds=seconds)).isoformat())
 
 
 def look(
@@ -147,12 +160,15 @@ def _look_at_pages(  # noqa: PLR0917 - the parts of one call of `look`
     known = read_known_objects(workspace, name)
     seen = _Seen(workspace, name, cursor)
     objects: list[SourceObject] = []
+    deleted: list[str] = []
     after, is_over, problem = cursor.after, False, ""
     try:
         for page in source.pages(cursor.after):
             objects += page.objects
-            after = page.last_key
-            if clock() >= deadline or len(objects) >= MAX_OBJECTS_PER_LOOK:
+            deleted += page.deleted
+            after, problem = page.last_key, page.problem
+            is_over = page.is_last
+            if is_over or clock() >= deadline or len(objects) >= MAX_OBJECTS_PER_LOOK:
                 break
         else:
             is_over = True
@@ -161,11 +177,12 @@ def _look_at_pages(  # noqa: PLR0917 - the parts of one call of `look`
     is_first_look = not cursor.after
     earlier = None if is_first_look or not is_over else seen.read()
     # A pass that lost what it saw has no end: the next look begins another one.
-    is_complete = is_over and (is_first_look or earlier is not None)
+    is_whole = is_first_look or earlier is not None
+    is_complete = is_over and is_whole and not problem
     found = record_listing(
         workspace,
         known,
-        Listing(objects, is_complete=is_complete, message=problem),
+        Listing(objects, is_complete=is_complete, message=problem, deleted=deleted),
         now=now,
         earlier=earlier,
         noted="always" if is_complete and _is_note_due(workspace, name, now) else "problems",

@@ -9,6 +9,7 @@ from ragassets.adapters.sources import s3_bucket
 from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.registry import open_source
 from ragassets.adapters.sources.reliable_source import ReliableSource
+from ragassets.adapters.sources.web.crawl_memory import CrawlMemory
 from ragassets.config import SourceConfig
 from ragassets.core.settings import RetryConfig
 from ragassets.core.source_settings import FetchConfig, ObjectStoreConfig
@@ -22,6 +23,7 @@ from ragassets_tests.s3_server import BUCKET, Fault, S3Server, running_s3
 NO_BODIES = LandedBodies(
     "handbook", lambda: pytest.fail("objects are fetched, not landed"), frozenset[str]
 )
+NO_CRAWLS = CrawlMemory(lambda: pytest.fail("nothing is crawled"), "handbook")
 QUICK = FetchConfig(
     retry=RetryConfig(attempts=4, first_wait_seconds=0.0, jitter_seconds=0.0),
     timeout_seconds=5,
@@ -39,7 +41,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 def source(uri: str = f"s3://{BUCKET}/docs", **keys: object) -> Source:
     """A source with the settings of a test."""
     config = SourceConfig.model_validate({"uri": uri, "fetch": QUICK, **keys})
-    return open_source(config, NO_BODIES)
+    return open_source(config, NO_BODIES, NO_CRAWLS)
 
 
 def listed(source: Source) -> dict[str, SourceObject]:

@@ -10,6 +10,7 @@ from ragassets.adapters.sources import object_store, s3_bucket
 from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.registry import open_source
 from ragassets.adapters.sources.reliable_source import ReliableSource
+from ragassets.adapters.sources.web.crawl_memory import CrawlMemory
 from ragassets.config import SourceConfig
 from ragassets.core.settings import RetryConfig
 from ragassets.core.source_settings import FetchConfig
@@ -34,6 +35,7 @@ from ragassets_tests.s3_server import S3Server, running_s3
 NO_BODIES = LandedBodies(
     "handbook", lambda: pytest.fail("objects are fetched, not landed"), frozenset[str]
 )
+NO_CRAWLS = CrawlMemory(lambda: pytest.fail("nothing is crawled"), "handbook")
 QUICK = FetchConfig(
     retry=RetryConfig(attempts=4, first_wait_seconds=0.0, jitter_seconds=0.0),
     timeout_seconds=5,
@@ -76,7 +78,7 @@ def source(server: Server, path: str = "/docs", **keys: object) -> Source:
     endpoint = server.url if isinstance(server, S3Server) else server.endpoint
     uri = path if "://" in path else server.bucket_uri + path
     settings = {"uri": uri, "fetch": QUICK, "store": {"endpoint": endpoint}, **keys}
-    return open_source(SourceConfig.model_validate(settings), NO_BODIES)
+    return open_source(SourceConfig.model_validate(settings), NO_BODIES, NO_CRAWLS)
 
 
 def anonymous(server: Server) -> Source:

@@ -20,6 +20,7 @@ from ragassets.defs.source_sensors import build_source_schedules, build_source_s
 from ragassets.errors import ConfigurationError
 from ragassets.stages import raw_documents
 from ragassets_tests.scenario import Project
+from ragassets_tests.web_server import running_site
 
 # So many that both shards have some, wherever the folder lies.
 DOCUMENTS = {f"{number}.txt": f"All about the number {number}." for number in range(30)}
@@ -275,3 +276,26 @@ def test_the_job_that_is_asked_for_exists(daemon: Daemon) -> None:
         one for one in build_source_sensors(daemon.project.config) if one.name.startswith("process")
     )
     assert sensor.job_name == PROCESS_DOCUMENTS
+
+
+def test_a_web_site_is_left_alone_for_some_time_after_each_crawl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look every 30 s is meant for the rest of a crawl, not for crawl after crawl."""
+    moment = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    monkeypatch.setattr(source_sensors, "now", lambda: moment)
+    project = Project(tmp_path / "project")
+    with running_site() as site, DagsterInstance.ephemeral() as instance:
+        site.page("/", "The handbook of a company")
+        web = {"allow_private": ["127.0.0.1"], "delay_seconds": 0, "crawl_interval_seconds": 3600}
+        project.configure_source(uri=f"{site.url}/", shards=1, sensor=True, web=web)
+        daemon = Daemon(instance, project)
+        assert "1 new" in str(daemon.watch().skip_reason)
+        n_requests = len(site.requests)
+        for minutes in (1, 59):
+            moment = datetime(2026, 1, 2, 12, minutes, tzinfo=UTC)
+            assert "next crawl begins at 2026-01-02T13:00" in str(daemon.watch().skip_reason)
+        assert len(site.requests) == n_requests
+        moment = datetime(2026, 1, 2, 13, tzinfo=UTC)
+        assert "0 new" in str(daemon.watch().skip_reason)
+        assert len(site.requests) > n_requests

@@ -103,7 +103,7 @@ def parse_html(text: str, *, uri: str, parser: str, media_type: str) -> ParsedDo
     Raises:
         CorruptDocumentError: The tags are nested deeper than `MAX_DEPTH`.
     """
-    if _is_too_deep(text):
+    if is_too_deep(text):
         raise CorruptDocumentError(uri=uri, detail=f"tags are nested deeper than {MAX_DEPTH}")
     from selectolax.lexbor import LexborHTMLParser
 
@@ -121,7 +121,8 @@ def parse_html(text: str, *, uri: str, parser: str, media_type: str) -> ParsedDo
     return assemble_document(elements, media_type=media_type, parser=parser, title=document.title)
 
 
-def _is_too_deep(text: str) -> bool:
+def is_too_deep(text: str) -> bool:
+    """Whether building the tree of a page could take minutes."""
     if text.count("<") <= MAX_DEPTH:
         return False
     depth = 0

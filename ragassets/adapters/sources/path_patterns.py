@@ -23,7 +23,11 @@ class PathPatterns:
 
     def wants(self, path: str) -> bool:
         """Whether a path is let through."""
-        return glob.globmatch(path, self._include, flags=glob.GLOBSTAR) and not (
-            self._exclude
-            and glob.globmatch(path, self._exclude, flags=glob.GLOBSTAR | glob.DOTGLOB)
+        included = glob.globmatch(path, self._include, flags=glob.GLOBSTAR)
+        return included and not self.excludes(path)
+
+    def excludes(self, path: str) -> bool:
+        """Whether a path is left out by a pattern of `exclude`."""
+        return bool(self._exclude) and glob.globmatch(
+            path, self._exclude, flags=glob.GLOBSTAR | glob.DOTGLOB
         )

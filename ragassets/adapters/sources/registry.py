@@ -11,26 +11,28 @@ from ragassets.adapters.sources.patience import Patience
 from ragassets.adapters.sources.reliable_source import ReliablePagedSource, ReliableSource
 from ragassets.adapters.sources.s3_bucket import S3Bucket
 from ragassets.adapters.sources.s3_events import S3EventQueue
+from ragassets.adapters.sources.web.crawl_memory import CrawlMemory
 from ragassets.config import SourceConfig
 from ragassets.core.retries import ONE_TRY
 from ragassets.core.sources import EventQueue, PagedSource, Source
+from ragassets.core.web_settings import WEB_SCHEMES
 
 OBJECT_STORES: Mapping[str, type[S3Bucket | ObjectStoreSource]] = MappingProxyType(
     {"s3": S3Bucket, "gs": ObjectStoreSource, "az": ObjectStoreSource}
 )
 
 
-def open_source(config: SourceConfig, bodies: LandedBodies) -> Source:
+def open_source(config: SourceConfig, bodies: LandedBodies, crawls: CrawlMemory) -> Source:
     """The source of one entry of `sources`; nothing is read or sent yet.
 
     Args:
         config: The entry.
         bodies: Where a source that cannot be asked for one object keeps what it reads. Its `fetch`
             reads that, so that it needs neither mirrors nor several tries.
+        crawls: Where a web site keeps its crawls.
     """
-    del bodies
-    source, base = _open(config), base_uri(config.uri)
-    mirrors = {base_uri(uri): _open(config.at(uri)) for uri in config.mirrors}
+    source, base = _open(config, bodies, crawls), base_uri(config.uri)
+    mirrors = {base_uri(uri): _open(config.at(uri), bodies, crawls) for uri in config.mirrors}
     # A local file that cannot be read now cannot be read in a second either.
     patience = Patience(ONE_TRY if config.scheme == "file" else config.fetch.retry)
     if isinstance(source, PagedSource):
@@ -53,9 +55,14 @@ def base_uri(uri: str) -> str:
     return uri.rstrip("/") if "://" in uri else Path(uri).absolute().as_uri()
 
 
-def _open(config: SourceConfig) -> Source:
+def _open(config: SourceConfig, bodies: LandedBodies, crawls: CrawlMemory) -> Source:
     if config.scheme == "file":
         return LocalFolder(config.uri, config.include, config.exclude)
+    if config.scheme in WEB_SCHEMES:
+        # Every run imports this module; what speaks HTTP and reads pages costs the others nothing.
+        from ragassets.adapters.sources.web.web_site import WebSite
+
+        return WebSite(config, bodies, crawls)
     return OBJECT_STORES[config.scheme](
         config.uri, config.include, config.exclude, store=config.store, fetching=config.fetch
     )
