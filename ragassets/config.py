@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from ragassets.core import notification_settings
 from ragassets.core.collection_config import CollectionConfig, check_supported
 from ragassets.core.settings import (
     ChromaConfig,
@@ -322,6 +323,7 @@ class Config(_Section):
     retention: RetentionConfig = RetentionConfig()
     audit: AuditConfig = AuditConfig()
     prices: PricesConfig = PricesConfig()
+    notifications: notification_settings.NotificationsConfig | None = None
 
     folder: Annotated[Path, Field(exclude=True)] = Field(default_factory=Path.cwd)
     """What relative paths are relative to: the folder of the file, or the working directory."""
@@ -463,6 +465,7 @@ def _read(file: Path) -> dict[str, object]:
             problem=f"holds a {type(loaded).__name__}, not keys and values",
             fix="Start from `ragassets init`",
         )
+    notification_settings.refuse_plain_secrets(cast("dict[str, object]", loaded))
     return cast("dict[str, object]", _interpolate(cast("object", loaded), ""))
 
 
@@ -524,12 +527,16 @@ def _validate(values: dict[str, object], folder: Path) -> Config:
 
 
 def _is_secret(key: str) -> bool:
-    return key.endswith(("api_key", "password", "token")) or ".headers." in f"{key}."
+    endings = ("api_key", "password", "token", "secret", "webhook_url")
+    return key.endswith(endings) or ".headers." in f"{key}."
 
 
 def _may_be_secret(key: str) -> bool:
     """Whether a key that is not known may be a misspelt one of a secret."""
-    return re.search(r"key|token|password|secret|auth", key, re.IGNORECASE) is not None
+    return (
+        re.search(r"key|token|password|secret|auth|^notifications\.", key, re.IGNORECASE)
+        is not None
+    )
 
 
 def _masked(value: object) -> object:
@@ -553,6 +560,7 @@ def _unknown_key(location: tuple[str | int, ...], value: object) -> Configuratio
 
 
 _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
+    *notification_settings.NOTIFICATION_SECTIONS,
     ChromaConfig,
     ChunkingConfig,
     CircuitBreakerConfig,

@@ -34,6 +34,7 @@ transient one may.
         │   │   └── ObjectGoneError        listed, but not there any more
         │   ├── StorageUnavailableError
         │   ├── EmbeddingServiceError
+        │   ├── NotificationError          a channel did not take a message
         │   ├── VectorStoreLockedError
         │   └── LeaseLostError             another writer took over; nothing more is written
         ├── ChangedDuringReadError         the object changed while it was fetched
@@ -339,6 +340,23 @@ class EmbeddingServiceError(ServiceError):
         """It failed on every text, so none of them is to blame."""
         fix = "The next run tries again; `ragassets doctor` says whether it is back"
         super().__init__(service=service, detail=detail, fix=fix)
+
+
+class NotificationError(ServiceError):
+    """A channel of notifications did not take a message; what waits for it is sent again later."""
+
+    reason = "notification"
+
+    def __init__(
+        self,
+        *,
+        channel: str,
+        detail: str,
+        fix: str = "It is tried again later",
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        self.channel, self.retry_after_seconds = channel, retry_after_seconds
+        super().__init__(service=f"notification channel {channel!r}", detail=detail, fix=fix)
 
 
 class VectorStoreLockedError(ServiceError):

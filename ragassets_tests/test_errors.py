@@ -25,6 +25,7 @@ PUBLIC = {
     "MissingOutputError": "missing_output",
     "MissingRawBytesError": "missing_raw_bytes",
     "NeedsOcrError": "needs_ocr",
+    "NotificationError": "notification",
     "ObjectGoneError": "object_gone",
     "OversizedDocumentError": "oversized",
     "PermanentError": "error",

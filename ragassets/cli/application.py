@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from ragassets.cli import canaries, indexes, ingestion, inspection, project, searching, truth
+from ragassets.cli import (
+    canaries,
+    indexes,
+    ingestion,
+    inspection,
+    notifications,
+    project,
+    searching,
+    truth,
+)
 from ragassets.cli.failures import CommandGroup
 from ragassets.cli.session import ConfigOption, GlobalOptions, JsonOption
 
@@ -33,6 +42,7 @@ indexes.index.command("compare")(canaries.compare)
 app.command("audit")(truth.audit)
 app.command("forget")(truth.forget)
 
+app.add_typer(notifications.notifications, name="notifications")
 app.command("doctor")(project.doctor)
 
 

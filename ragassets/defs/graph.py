@@ -1,6 +1,7 @@
 """All assets, checks, jobs and resources of a configuration."""
 
 import warnings
+from collections.abc import Sequence
 
 import dagster as dg
 
@@ -25,6 +26,7 @@ from ragassets.defs.automation import build_automation_sensor
 from ragassets.defs.checks import most_documents_are_readable
 from ragassets.defs.drop_job import build_drop_schedule, drop_index_versions
 from ragassets.defs.jobs import build_audit_schedule, build_jobs
+from ragassets.defs.notifications import build_notification_sensors
 from ragassets.defs.partitions import build_partitions
 from ragassets.defs.replay_job import replay_window
 from ragassets.defs.resources import WorkspaceResource
@@ -91,8 +93,15 @@ def build_definitions(config: Config) -> dg.Definitions:
                 build_automation_sensor(keys, *AUTOMATED),
                 build_retry_sensor(),
                 *build_source_sensors(config),
+                *build_notification_sensors(config, _check_keys(assets)),
             ],
             resources={"workspace": resource},
             # A run's steps share one process, so that models and parsers load once a run.
             executor=dg.in_process_executor,
         )
+
+
+def _check_keys(assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetCheckKey]:
+    """All asset checks, those beside the assets too."""
+    inside = {key for asset in assets for key in asset.check_keys}
+    return sorted(inside | set(most_documents_are_readable.check_keys), key=str)

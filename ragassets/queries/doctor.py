@@ -20,6 +20,7 @@ import polars as pl
 from ragassets.adapters.embedders.model_files import BUNDLED_NAMES, find_model
 from ragassets.adapters.embedders.openai_compatible import OpenAICompatibleEmbedder
 from ragassets.adapters.local_store import MIN_FREE_BYTES
+from ragassets.adapters.notifiers.registry import open_notifier
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.parsers.unstructured_office import SPACY_MODELS
 from ragassets.adapters.workspace import Workspace
@@ -28,7 +29,7 @@ from ragassets.core.asset_tables import SOURCE_OBJECTS
 from ragassets.core.embedding import validate_vectors
 from ragassets.core.evaluation import parse_golden_queries
 from ragassets.core.store_locations import parse_location
-from ragassets.errors import RagAssetsError, SourceUnavailableError
+from ragassets.errors import NotificationError, RagAssetsError, SourceUnavailableError
 from ragassets.queries.index_versions import view_store
 from ragassets.queries.json_values import json_value
 
@@ -72,6 +73,7 @@ def examine(workspace: Workspace, config_file: str | None) -> Iterator[Check]:
         ("parsers", _check_parsers),
         ("embedding models", lambda: _check_models(workspace)),
         ("rerankers", lambda: _check_rerankers(workspace)),
+        ("notifications", lambda: _check_notifications(workspace)),
         ("processors", _check_processors),
     ]
     for name, check in guarded:
@@ -322,6 +324,15 @@ def _check_reranker(workspace: Workspace, name: str) -> Iterator[Check]:
         remedy = f"Name a cross-encoder for ranking under rerankers.{name}.model"
         text = f"{config.model}: does not tell a text that repeats a question from one that has"
         yield Check(f"reranker {name}", "warn", f"{text} nothing to do with it", remedy)
+
+
+def _check_notifications(workspace: Workspace) -> Iterator[Check]:
+    settings = workspace.config.notifications
+    for name, channel in settings.channels.items() if settings else ():
+        try:
+            yield Check(f"channel {name}", "ok", open_notifier(name, channel).probe())
+        except NotificationError as error:
+            yield Check(f"channel {name}", "fail", error.detail, error.fix)
 
 
 def _check_processors() -> Iterator[Check]:

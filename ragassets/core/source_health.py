@@ -1,0 +1,121 @@
+"""Whether sources can be read and are read: what there is to tell about their listings."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
+
+from ragassets.core.problems import Problem
+
+SHORTEST = timedelta(hours=1)
+"""Before a source counts as stale: looks that find nothing new are noted every ten minutes only,
+and a long listing takes a while."""
+
+
+class Listing(BaseModel):
+    """How the last listing of a source went."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    listed_at: datetime
+    is_complete: bool
+    n_objects: int
+    n_refused_deletions: int
+    message: str
+
+
+class Health(BaseModel):
+    """What was seen of a source over time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    healthy_at: datetime
+    """When it was listed completely; before the first time, when somebody began to look."""
+    ailing_since: datetime | None = None
+    """Since when its listings fail."""
+    message: str = ""
+
+
+def follow(
+    before: Mapping[str, Health], sources: Iterable[str], listings: Iterable[Listing], now: datetime
+) -> dict[str, Health]:
+    """The health of the configured sources after another look at their last listings."""
+    last = {listing.source: listing for listing in listings}
+    after: dict[str, Health] = {}
+    for name in sources:
+        known = before.get(name, Health(healthy_at=now))
+        listing = last.get(name)
+        if listing is None:
+            after[name] = known
+        elif listing.is_complete or not listing.message:
+            after[name] = Health(healthy_at=listing.listed_at)
+        else:
+            began = known.ailing_since or min(listing.listed_at, now)
+            after[name] = Health(
+                healthy_at=known.healthy_at, ailing_since=began, message=listing.message
+            )
+    return after
+
+
+def source_problems(
+    health: Mapping[str, Health],
+    due_at: Mapping[str, datetime],
+    *,
+    unreachable_after: timedelta,
+    now: datetime,
+) -> list[Problem]:
+    """Sources out of reach, and sources that nobody listed in time.
+
+    Args:
+        health: By source.
+        due_at: By source, when it should have been listed again at the latest. Sources that nobody
+            lists by himself have none, and are nobody's problem.
+        unreachable_after: How long a source may fail before it is told.
+        now: The time, UTC.
+    """
+    problems: list[Problem] = []
+    for name, seen in sorted(health.items()):
+        deadline = due_at.get(name)
+        if deadline is None:
+            continue
+        is_ailing = seen.ailing_since is not None and now - seen.ailing_since >= unreachable_after
+        if is_ailing:
+            problems.append(_problem(name, "unreachable", "cannot be listed", seen))
+        elif now > deadline:
+            problems.append(_problem(name, "stale", "was not listed in time", seen))
+    return problems
+
+
+def _problem(name: str, state: str, what: str, seen: Health) -> Problem:
+    history = (
+        f"Last listed completely at {seen.healthy_at:%Y-%m-%d %H:%M} UTC, or never. Until it is"
+        " again, nothing new of it becomes searchable, and nothing is deleted."
+    )
+    return Problem(
+        key=f"stale_source/{name}",
+        topic="stale_source",
+        severity="error",
+        title=f"source {name!r} {what}",
+        details=(history, *([seen.message] if seen.message else [])),
+        commands=("ragassets doctor", f"ragassets ingest {name}"),
+        state=state,
+    )
+
+
+def guard_problems(listings: Iterable[Listing]) -> list[Problem]:
+    """Sources whose deletions were refused because they are too many."""
+    return [
+        Problem(
+            key=f"guard/{listing.source}",
+            topic="guard",
+            severity="error",
+            title=f"source {listing.source!r}: {listing.n_refused_deletions} deletions wait for"
+            " somebody to confirm them",
+            details=(listing.message,),
+            commands=(f"ragassets ingest {listing.source} --confirm-deletions",),
+            magnitude=listing.n_refused_deletions,
+        )
+        for listing in sorted(listings, key=lambda one: one.source)
+        if listing.n_refused_deletions > 0
+    ]
