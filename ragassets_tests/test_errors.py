@@ -32,6 +32,7 @@ PUBLIC = {
     "RagAssetsError": "error",
     "RejectedDocumentError": "document",
     "ServiceError": "service_unavailable",
+    "SourceBusyError": "source_busy",
     "SourceRefusedError": "source_refused",
     "PrivateAddressError": "private_address",
     "SourceUnavailableError": "source_unavailable",

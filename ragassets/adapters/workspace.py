@@ -4,8 +4,8 @@ Opening is lazy: a workspace costs nothing until one of its parts is used, becau
 sensor tick and every command makes one.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -38,6 +38,10 @@ from ragassets.core.indexing import VectorStore
 from ragassets.core.reranking import Reranker
 from ragassets.core.sources import EventQueue, Source
 from ragassets.core.versions import model_version
+from ragassets.errors import SourceBusyError, VectorStoreLockedError
+
+LANDING_WAIT_SECONDS = 15.0
+"""For somebody else who reads the same source: a batch takes seconds, a sensor's tick has 60 s."""
 
 
 class Workspace:
@@ -119,7 +123,7 @@ class Workspace:
             if not store.capabilities.is_shared:
                 yield store
                 return
-            lock = self._writer_lock(index_version)
+            lock = self._lock(index_version, self.config.vector_store_timeout_seconds)
             lock.acquire()
             try:
                 yield (
@@ -130,10 +134,43 @@ class Workspace:
             finally:
                 lock.release()
 
-    def _writer_lock(self, index_version: str) -> StoreLock | ObjectLease:
+    @contextmanager
+    def landing(self, *sources: str) -> Generator[Callable[[], None]]:
+        """A time in which nobody else of this project lands bodies of some sources.
+
+        Whoever reads such a source holds it from the first landed byte to the recorded row, and
+        whoever removes bytes that nothing names holds it meanwhile: else both would be right, and
+        the bytes gone. Sources whose objects can be fetched again need none of it.
+
+        Yields:
+            Raises `LeaseLostError` where somebody else took over; to be called before a write.
+
+        Raises:
+            SourceBusyError: Somebody else reads one of them.
+        """
+        locks = {
+            name: self._lock(f"landing-{name}", LANDING_WAIT_SECONDS)
+            for name in sources
+            if self.config.source(name).lands_bodies
+        }
+        with ExitStack() as stack:
+            for name, lock in locks.items():
+                try:
+                    lock.acquire()
+                except VectorStoreLockedError as error:
+                    raise SourceBusyError(source=name, detail=error.detail) from error
+                stack.callback(lock.release)
+
+            def confirm() -> None:
+                for lock in locks.values():
+                    if isinstance(lock, ObjectLease):
+                        lock.confirm()
+
+            yield confirm
+
+    def _lock(self, name: str, timeout_seconds: float) -> StoreLock | ObjectLease:
         opened = open_root(self.config.root)
-        timeout_seconds = self.config.vector_store_timeout_seconds
-        place = f"locks/{index_version}"
+        place = f"locks/{name}"
         if opened.is_local:
             folder = Path(opened.uri) / place
             folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from ragassets.core.canaries import format_share
 if TYPE_CHECKING:
     from ragassets.queries.document_steps import Step
     from ragassets.queries.index_versions import VersionStatus
+    from ragassets.queries.status import SourceStatus
 
 HASH_DIGITS = 32
 """Digits of the shortest hash that is stored."""
@@ -41,6 +42,7 @@ def status(
         write_json(found.as_json())
         return
     has_tenants = any(source.tenant for source in found.sources.values())
+    streams = {name for name, one in session.config.sources.items() if one.scheme == "kafka"}
     write_table(
         [
             {
@@ -55,6 +57,7 @@ def status(
                 "newest change": source.newest_change_at,
             }
             | ({"tenant": source.tenant} if has_tenants else {})
+            | ({"messages behind": _behind(source) if name in streams else ""} if streams else {})
             for name, source in found.sources.items()
         ],
         title="Sources",
@@ -68,6 +71,10 @@ def status(
         hint("Nothing was ingested yet: ragassets ingest")
     elif any(source.dead_letters for source in found.sources.values()):
         hint("Why documents are missing: ragassets dead-letters list")
+
+
+def _behind(source: "SourceStatus") -> int | str:
+    return "no answer" if source.messages_behind is None else source.messages_behind
 
 
 def write_versions(versions: "list[VersionStatus]") -> None:

@@ -63,6 +63,17 @@ SOURCE_LISTINGS = TableSpec(
 )
 """How the last listing of each source went."""
 
+STREAM_POSITIONS = TableSpec(
+    "_stream_positions",
+    pl.Schema(
+        {"source": TEXT, "stream": TEXT, "part": TEXT, "position": COUNT, "updated_at": TIMESTAMP}
+    ),
+    ("source",),
+    "part",
+)
+"""How far a source that is a stream was read and recorded: of each part (a partition of a topic)
+the first message that was not. `stream` is its address: another one begins anew."""
+
 FORGOTTEN_DOCUMENTS = TableSpec(
     "_forgotten_documents",
     pl.Schema(

@@ -181,7 +181,7 @@ def apply_listing(
     places = (touched.select(shard.alias(SHARD)), rows.join(touched, on=ID, how="semi"), dropped)
     n_seen = pl.concat([listed[ID], seen]).n_unique()
     return Discovery(
-        n_objects=n_seen if listing.is_complete else known.n_alive + new.height,
+        n_objects=n_seen if listing.is_complete else known.n_alive + new.height - removed.len(),
         n_new=new.height,
         n_changed=changed.height,
         n_removed=removed.len(),

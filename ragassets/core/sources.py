@@ -5,7 +5,7 @@ What a listing changes in what we know is `core/discovery.py`'s business.
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -147,6 +147,75 @@ class EventQueue(Protocol):
 
         Raises:
             SourceUnavailableError: Queue or source do not answer.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamBatch:
+    """Some messages of a stream, as a listing of the objects that they make."""
+
+    listing: Listing
+    """Never complete; the bodies of its objects are landed."""
+    positions: Mapping[str, int]
+    """Where each part of the stream is to be read on, once the listing is recorded."""
+    n_without_identity: int
+    """Messages that do not say which document they are."""
+    problems: tuple[str, ...] = ()
+    """What needs attention: messages that could not be taken in."""
+
+
+class StreamReader(Protocol):
+    """A stream that is being read, from recorded positions up to where it ended at the start."""
+
+    def receive(self, *, wait_seconds: float) -> StreamBatch | None:
+        """The next messages, landed; None when everything up to the end was read.
+
+        Args:
+            wait_seconds: How long to wait for the first of them.
+
+        Raises:
+            SourceUnavailableError: The stream gives nothing, though there is more.
+        """
+        ...
+
+    def tell(self, positions: Mapping[str, int]) -> None:
+        """Tell the stream's own service how far it was read, for people to see.
+
+        Raises:
+            SourceUnavailableError: It does not take it; nothing of ours hangs on it.
+        """
+        ...
+
+    def n_behind(self) -> int:
+        """Messages that are there and were not received."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+@runtime_checkable
+class StreamSource(Source, Protocol):
+    """A source that cannot be listed, but tells what happened, in order, from any position on."""
+
+    def open_stream(self, positions: Mapping[str, int]) -> StreamReader:
+        """Begin to read.
+
+        Args:
+            positions: By the names of its parts; a part without one is read from its beginning.
+
+        Raises:
+            SourceUnavailableError: The source does not answer, or refuses.
+        """
+        ...
+
+    def count_behind(self, positions: Mapping[str, int]) -> int:
+        """Messages behind the positions.
+
+        Raises:
+            SourceUnavailableError: The source does not answer, or refuses.
         """
         ...
 

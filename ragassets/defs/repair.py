@@ -284,5 +284,6 @@ def _remove_unused_bytes(workspace: "Workspace") -> None:
     """
     from ragassets.queries.audit_storage import unused_raw_bytes
 
-    for content_hash in unused_raw_bytes(workspace):
-        workspace.landing_zone.delete(content_hash)
+    with workspace.landing(*workspace.config.sources):
+        for content_hash in unused_raw_bytes(workspace):
+            workspace.landing_zone.delete(content_hash)

@@ -142,7 +142,8 @@ def _said(found: Sequence["SourceDiscovery"], cursor: "WatchCursor") -> str:
     problems = [one.problem for one in found if one.problem]
     rest = ["the listing goes on in the next tick"] if cursor.pass_id else []
     counts = f"{n_new} new, {n_changed} changed, {n_removed} gone"
-    return "; ".join([counts, *rest, *problems[:1]])
+    behind = [f"{one.n_behind} messages behind" for one in found[-1:] if one.n_behind is not None]
+    return "; ".join([counts, *behind, *rest, *problems[:1]])
 
 
 def _observations(found: Sequence["SourceDiscovery"]) -> Iterator[dg.AssetObservation]:

@@ -32,6 +32,7 @@ from ragassets.core.store_locations import parse_location
 from ragassets.errors import NotificationError, RagAssetsError, SourceUnavailableError
 from ragassets.queries.index_versions import view_store
 from ragassets.queries.json_values import json_value
+from ragassets.stages.source_stream import count_behind
 
 Outcome = Literal["ok", "warn", "fail"]
 
@@ -108,7 +109,10 @@ def _check_config_file(config_file: str | None) -> Check:
 def _check_sources(workspace: Workspace) -> Iterator[Check]:
     for name, source in workspace.config.sources.items():
         try:
-            yield Check(f"source {name}", "ok", workspace.source(name).probe())
+            said = workspace.source(name).probe()
+            n_behind = count_behind(workspace, name)
+            lag = "" if n_behind is None else f", {n_behind:,} of them not read yet"
+            yield Check(f"source {name}", "ok", f"{said}{lag}")
         except SourceUnavailableError as error:
             is_folder = source.scheme == "file"
             fix = (

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
@@ -21,8 +21,10 @@ from ragassets.core.asset_tables import (
 )
 from ragassets.core.incremental import MAX_TRANSIENT_ATTEMPTS
 from ragassets.core.stages import Stage
+from ragassets.errors import SourceUnavailableError
 from ragassets.queries.index_versions import VersionStatus, list_index_versions
 from ragassets.queries.json_values import json_value
+from ragassets.stages.source_stream import count_behind
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class SourceStatus:
     """Whose documents these are, as configured now."""
     forgotten: int = 0
     """Documents that were removed for good, and that no listing brings back."""
+    messages_behind: int | None = None
+    """Of a stream: messages that are there now and not recorded. None where it is no stream, or
+    does not answer."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,21 @@ class Status:
 def read_status(workspace: Workspace) -> Status:
     """Read where everything stands; nothing is computed or listed."""
     versions = {entry.index_version: entry for entry in list_index_versions(workspace)}
-    return Status(_source_statuses(workspace), versions)
+    sources = {
+        name: replace(source, messages_behind=_messages_behind(workspace, name))
+        if source.configured
+        else source
+        for name, source in _source_statuses(workspace).items()
+    }
+    return Status(sources, versions)
+
+
+def _messages_behind(workspace: Workspace, name: str) -> int | None:
+    """Asked now: what was noted last says nothing when nobody reads any more."""
+    try:
+        return count_behind(workspace, name)
+    except SourceUnavailableError:
+        return None
 
 
 def _source_statuses(workspace: Workspace) -> dict[str, SourceStatus]:

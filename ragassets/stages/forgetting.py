@@ -121,7 +121,8 @@ def forget_documents(
     )
     workspace.catalog.forget(ids)
     workspace.checkpoints.forget(ids, traces.uris)
-    n_objects, shared = _forget_bytes(workspace, traces)
+    with workspace.landing(*workspace.config.sources):
+        n_objects, shared = _forget_bytes(workspace, traces)
     _forget_dead_letter_files(workspace, ids)
     n_vectors = _forget_vectors(workspace, traces)
     n_files = sum(

@@ -24,6 +24,7 @@ from ragassets.core.asset_tables import (
     INDEXED_CHUNKS,
     SOURCE_OBJECTS,
     STAGES,
+    STREAM_POSITIONS,
     UNIQUE_DOCUMENTS,
 )
 from ragassets.core.incremental import MAX_TRANSIENT_ATTEMPTS
@@ -88,7 +89,14 @@ def describe_removed_source(name: str, n_documents: int) -> str:
 
 
 def forget_source(workspace: Workspace, name: str, now: datetime) -> int:
-    """Turn the documents of a source that left the configuration into tombstones; how many."""
+    """Turn the documents of a source that left the configuration into tombstones; how many.
+
+    A stream that comes back is read from its beginning.
+    """
+    positions = workspace.tables.snapshot(STREAM_POSITIONS)
+    if positions.version is not None:
+        empty = STREAM_POSITIONS.empty_frame()
+        workspace.tables.replace(positions, [{"source": name}], empty)
     snapshot = workspace.tables.snapshot(SOURCE_OBJECTS)
     rows = workspace.tables.read_at(snapshot, where=pl.col("source") == name)
     alive = rows.filter(~pl.col("is_deleted"))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import polars as pl
@@ -17,7 +17,7 @@ from ragassets.core.discovery import (
     apply_listing,
 )
 from ragassets.core.fingerprints import data_version, document_id
-from ragassets.core.sources import Listing
+from ragassets.core.sources import Listing, StreamSource
 from ragassets.core.stages import SHARD
 from ragassets.core.tables import Snapshot
 from ragassets.errors import ConfigurationError, SourceUnavailableError
@@ -26,6 +26,9 @@ from ragassets.stages.retired_shards import forget_source
 from ragassets.stages.tombstones import forgotten_documents
 
 Noted = Literal["always", "problems", "never"]
+NOTE_INTERVAL = timedelta(minutes=10)
+"""Looks that changed nothing are noted so often: each note is a commit, and a look every 30 s would
+make a million of them in a year."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,10 @@ class SourceDiscovery:
     """Those whose rows this listing changed."""
     problem: str = ""
     """What needs attention: an unreachable source, an incomplete listing, refused deletions."""
+    n_behind: int | None = None
+    """Of a stream: messages that are there and not recorded yet."""
+    n_without_identity: int = 0
+    """Of a stream: messages that became documents by their position."""
 
 
 def discover(
@@ -69,12 +76,21 @@ def discover(
 def _discover(
     workspace: Workspace, name: str, now: datetime, *, is_confirmed: bool
 ) -> SourceDiscovery:
-    known = read_known_objects(workspace, name)
-    listing = _list(workspace, name, is_known=known.rows.height > 0)
-    found = record_listing(workspace, known, listing, now=now, is_confirmed=is_confirmed)
-    unchanged = known.rows.filter(~pl.col(SHARD).is_in(found.changed_shards))
+    # That module needs this one.
+    from ragassets.stages.source_stream import read_stream
+
+    source = workspace.source(name)
+    if isinstance(source, StreamSource):
+        found = read_stream(workspace, name, source, now=now, is_confirmed=is_confirmed)
+        rows = read_known_objects(workspace, name).rows
+    else:
+        with workspace.landing(name):
+            known = read_known_objects(workspace, name)
+            listing = _list(workspace, name, is_known=known.rows.height > 0)
+            found = record_listing(workspace, known, listing, now=now, is_confirmed=is_confirmed)
+        rows = known.rows.filter(~pl.col(SHARD).is_in(found.changed_shards))
     empty = dict.fromkeys(workspace.config.source_shards(name), data_version([]))
-    versions = empty | _versions(unchanged) | found.data_versions
+    versions = empty | _versions(rows) | found.data_versions
     return dataclasses.replace(found, data_versions={shard: versions[shard] for shard in empty})
 
 
@@ -158,7 +174,15 @@ def record_listing(
     versions = _write(workspace, known, found)
     problem = str(found.refusal) if found.refusal else listing.message
     if noted == "always" or (problem and noted == "problems"):
-        _note_listing(workspace, name, now, found, listing, problem)
+        note_listing(
+            workspace,
+            name,
+            now=now,
+            is_complete=listing.is_complete,
+            n_objects=found.n_objects,
+            n_refused_deletions=found.refusal.n_removed if found.refusal else 0,
+            message=problem,
+        )
     return SourceDiscovery(
         source=name,
         n_objects=found.n_objects,
@@ -213,22 +237,37 @@ def _versions(rows: pl.DataFrame) -> dict[str, str]:
     }
 
 
-def _note_listing(
+def note_listing(
     workspace: Workspace,
     name: str,
+    *,
     now: datetime,
-    found: Discovery,
-    listing: Listing,
-    problem: str,
+    is_complete: bool,
+    n_objects: int,
+    n_refused_deletions: int = 0,
+    message: str = "",
 ) -> None:
+    """Note how the last listing of a source went, in the columns of `SOURCE_LISTINGS`."""
     row = {
         "source": name,
         "listed_at": now,
-        "is_complete": listing.is_complete,
-        "n_objects": found.n_objects,
-        "n_refused_deletions": found.refusal.n_removed if found.refusal else 0,
-        "message": problem,
+        "is_complete": is_complete,
+        "n_objects": n_objects,
+        "n_refused_deletions": n_refused_deletions,
+        "message": message,
     }
     frame = pl.DataFrame([row], schema=SOURCE_LISTINGS.schema)
     snapshot = workspace.tables.snapshot(SOURCE_LISTINGS)
     workspace.tables.replace(snapshot, [{"source": name}], frame)
+
+
+def is_note_due(workspace: Workspace, name: str, now: datetime) -> bool:
+    """Whether a look that changed nothing is worth a note."""
+    last = last_complete_listing(workspace, name)
+    return last is None or now - last >= NOTE_INTERVAL
+
+
+def last_complete_listing(workspace: Workspace, name: str) -> datetime | None:
+    """When the whole source was seen last; None where it never was."""
+    rows = workspace.tables.read(SOURCE_LISTINGS, [{"source": name}], where=pl.col("is_complete"))
+    return rows["listed_at"][0] if rows.height else None

@@ -15,18 +15,27 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
+from ragassets.core.asset_tables import SOURCE_OBJECTS
 from ragassets.core.discovery import EarlierLooks
 from ragassets.core.fingerprints import document_id
-from ragassets.core.sources import EventQueue, Listing, PagedSource, SourceObject
+from ragassets.core.sources import (
+    EventQueue,
+    Listing,
+    PagedSource,
+    SourceObject,
+    StreamSource,
+)
 from ragassets.core.stages import SHARD
 from ragassets.errors import SourceUnavailableError
 from ragassets.stages.source_objects import (
     SourceDiscovery,
     discover,
+    is_note_due,
+    last_complete_listing,
     read_known_objects,
     record_listing,
 )
+from ragassets.stages.source_stream import read_stream
 
 LOOK_SECONDS = 25.0
 """Of one look. Dagster gives a sensor 60 s, and writing what was seen has to fit in too."""
@@ -35,10 +44,6 @@ OVERLAP = timedelta(minutes=5)
 """Objects that were first seen, or changed, since this long before a pass began are not taken for
 vanished by it: another process may have recorded them when the pass had gone by their place. Two
 machines' clocks differ by less."""
-
-NOTE_INTERVAL = timedelta(minutes=10)
-"""Looks that changed nothing are noted so often: each note is a commit, and a look every 30 s would
-make a million of them in a year."""
 
 MAX_OBJECTS_PER_LOOK = 100_000
 """What a look holds in memory, some 400 bytes each, and writes in one commit. A store that answers
@@ -140,6 +145,9 @@ def look(
         ConfigurationError: A folder that was never read cannot be found.
     """
     source = workspace.source(name)
+    if isinstance(source, StreamSource):
+        found = read_stream(workspace, name, source, now=now, budget_seconds=budget_seconds)
+        return found, WatchCursor()
     if not isinstance(source, PagedSource):
         (found,) = discover(workspace, [name], now=now)
         return found, WatchCursor()
@@ -185,7 +193,7 @@ def _look_at_pages(  # noqa: PLR0917 - the parts of one call of `look`
         Listing(objects, is_complete=is_complete, message=problem, deleted=deleted),
         now=now,
         earlier=earlier,
-        noted="always" if is_complete and _is_note_due(workspace, name, now) else "problems",
+        noted="always" if is_complete and is_note_due(workspace, name, now) else "problems",
     )
     if is_over:
         seen.clear()
@@ -236,14 +244,4 @@ def _names(ids: list[str]) -> pl.Series:
 
 def was_listed(workspace: Workspace, name: str) -> bool:
     """Whether the whole source was ever seen."""
-    return _last_complete(workspace, name) is not None
-
-
-def _is_note_due(workspace: Workspace, name: str, now: datetime) -> bool:
-    last = _last_complete(workspace, name)
-    return last is None or now - last >= NOTE_INTERVAL
-
-
-def _last_complete(workspace: Workspace, name: str) -> datetime | None:
-    rows = workspace.tables.read(SOURCE_LISTINGS, [{"source": name}], where=pl.col("is_complete"))
-    return rows["listed_at"][0] if rows.height else None
+    return last_complete_listing(workspace, name) is not None

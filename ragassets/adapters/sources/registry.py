@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from ragassets.adapters.sources.kafka_topic import KafkaTopic
 from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.local_folder import LocalFolder
 from ragassets.adapters.sources.object_store import ObjectStoreSource
+from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.adapters.sources.patience import Patience
 from ragassets.adapters.sources.reliable_source import ReliablePagedSource, ReliableSource
 from ragassets.adapters.sources.s3_bucket import S3Bucket
@@ -31,6 +33,8 @@ def open_source(config: SourceConfig, bodies: LandedBodies, crawls: CrawlMemory)
             reads that, so that it needs neither mirrors nor several tries.
         crawls: Where a web site keeps its crawls.
     """
+    if config.scheme == "kafka":
+        return _topic(config, bodies)
     source, base = _open(config, bodies, crawls), base_uri(config.uri)
     mirrors = {base_uri(uri): _open(config.at(uri), bodies, crawls) for uri in config.mirrors}
     # A local file that cannot be read now cannot be read in a second either.
@@ -65,4 +69,17 @@ def _open(config: SourceConfig, bodies: LandedBodies, crawls: CrawlMemory) -> So
         return WebSite(config, bodies, crawls)
     return OBJECT_STORES[config.scheme](
         config.uri, config.include, config.exclude, store=config.store, fetching=config.fetch
+    )
+
+
+def _topic(config: SourceConfig, bodies: LandedBodies) -> KafkaTopic:
+    # The usual `**/*` leaves hidden files out; a key that begins with a dot is not hidden.
+    chooses = {"include", "exclude"} & config.model_fields_set
+    return KafkaTopic(
+        config.uri,
+        PathPatterns(config.include, config.exclude) if chooses else None,
+        bodies,
+        config=config.kafka,
+        fetching=config.fetch,
+        group_id=config.kafka.group_id or f"ragassets-{bodies.source}",
     )

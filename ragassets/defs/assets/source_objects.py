@@ -118,6 +118,14 @@ def shown_discovery(source: "SourceDiscovery") -> Metadata:
         "n_changed": source.n_changed,
         metadata.N_REMOVED: source.n_removed,
         "problem": source.problem or "none",
+        **(
+            {}
+            if source.n_behind is None
+            else {
+                "n_messages_behind": source.n_behind,
+                "n_without_identity": source.n_without_identity,
+            }
+        ),
     }
 
 
