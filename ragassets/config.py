@@ -173,6 +173,11 @@ class SourceConfig(_Section):
         return self.scheme in LANDING_SCHEMES
 
     @property
+    def is_stream(self) -> bool:
+        """Whether it is read, message by message, instead of listed."""
+        return self.scheme == "kafka"
+
+    @property
     def scheme(self) -> str:
         """`file` for plain paths, else the URI's scheme."""
         return _scheme(self.uri)

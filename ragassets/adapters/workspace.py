@@ -136,11 +136,11 @@ class Workspace:
 
     @contextmanager
     def landing(self, *sources: str) -> Generator[Callable[[], None]]:
-        """A time in which nobody else of this project lands bodies of some sources.
+        """A time in which nobody else of this project lands messages of some sources.
 
         Whoever reads such a source holds it from the first landed byte to the recorded row, and
         whoever removes bytes that nothing names holds it meanwhile: else both would be right, and
-        the bytes gone. Sources whose objects can be fetched again need none of it.
+        the bytes gone. What a site or an API says can be asked for again: they need none of it.
 
         Yields:
             Raises `LeaseLostError` where somebody else took over; to be called before a write.
@@ -151,7 +151,7 @@ class Workspace:
         locks = {
             name: self._lock(f"landing-{name}", LANDING_WAIT_SECONDS)
             for name in sources
-            if self.config.source(name).lands_bodies
+            if self.config.source(name).is_stream
         }
         with ExitStack() as stack:
             for name, lock in locks.items():

@@ -42,7 +42,7 @@ def status(
         write_json(found.as_json())
         return
     has_tenants = any(source.tenant for source in found.sources.values())
-    streams = {name for name, one in session.config.sources.items() if one.scheme == "kafka"}
+    streams = {name for name, one in session.config.sources.items() if one.is_stream}
     write_table(
         [
             {

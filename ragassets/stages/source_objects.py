@@ -84,10 +84,9 @@ def _discover(
         found = read_stream(workspace, name, source, now=now, is_confirmed=is_confirmed)
         rows = read_known_objects(workspace, name).rows
     else:
-        with workspace.landing(name):
-            known = read_known_objects(workspace, name)
-            listing = _list(workspace, name, is_known=known.rows.height > 0)
-            found = record_listing(workspace, known, listing, now=now, is_confirmed=is_confirmed)
+        known = read_known_objects(workspace, name)
+        listing = _list(workspace, name, is_known=known.rows.height > 0)
+        found = record_listing(workspace, known, listing, now=now, is_confirmed=is_confirmed)
         rows = known.rows.filter(~pl.col(SHARD).is_in(found.changed_shards))
     empty = dict.fromkeys(workspace.config.source_shards(name), data_version([]))
     versions = empty | _versions(rows) | found.data_versions
