@@ -47,10 +47,11 @@ class Broker:
 
     def create(self, topic: str, partitions: int = 1) -> str:
         """Make a topic; its URI."""
-        from confluent_kafka.admin import AdminClient, NewTopic
+        from confluent_kafka import admin as sdk
 
-        admin = cast("Any", AdminClient({"bootstrap.servers": self.address}))
-        made = admin.create_topics([NewTopic(topic, partitions, 1)])
+        untyped = cast("Any", sdk)
+        admin = untyped.AdminClient({"bootstrap.servers": self.address})
+        made = admin.create_topics([untyped.NewTopic(topic, partitions, 1)])
         made[topic].result(READY_SECONDS)
         return self.uri(topic)
 
