@@ -112,7 +112,8 @@ def test_environment_variables_are_filled_in(
         ("sources: {a: {uri: x, sahrds: 3}}", "sources.a.sahrds", ["Did you mean 'shards'"]),
         ("surces: {}", "surces", ["Did you mean 'sources'"]),
         ("sources: {a: {uri: x, shards: 0}}", "sources.a.shards", ["0", "greater than or equal"]),
-        ("sources: {a: {uri: 'kafka://broker/x'}}", "sources.a", ["s3://", "later release"]),
+        ("sources: {a: {uri: 'ftp://server/x'}}", "sources.a", ["s3://", "later release"]),
+        ("sources: {a: {uri: 'kafka://broker'}}", "sources.a", ["kafka://host:9092"]),
         ("sources: {a: {uri: x, redact: [ssn]}}", "sources.a.redact.0", ["'ssn'", "email"]),
         (
             "sources: {a: {uri: x, languages: {otherwise: translate}}}",
