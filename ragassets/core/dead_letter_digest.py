@@ -7,7 +7,7 @@ from datetime import datetime
 
 import polars as pl
 
-from ragassets.core.problems import Notice, Problem
+from ragassets.core.problems import Notice, Problem, counted
 
 MARK_BYTES = 6
 """Of a letter that was told. Among 100,000 letters a new one is taken for a told one with a
@@ -68,13 +68,12 @@ def digest(new: pl.DataFrame, *, n_documents: int, since: datetime, now: datetim
         lines.append(f"and {len(counts) - REASONS_SHOWN} more reasons")
     examples = sorted(set(new["uri"].drop_nulls().to_list()))[:EXAMPLES_SHOWN]
     lines += [f"such as {_short(uri)}" for uri in examples]
-    documents = "1 document" if n_new == 1 else f"{n_new} documents"
     return Notice(
         problem=Problem(
             key=f"dead_letters/{now.isoformat(timespec='seconds')}",
             topic="dead_letters",
             severity="warning",
-            title=f"new dead letters: {documents} (now {n_documents} in all)",
+            title=f"new dead letters: {counted(n_new, 'document')} (now {n_documents} in all)",
             details=tuple(lines),
             commands=_commands(new, examples),
         ),

@@ -13,6 +13,9 @@ KEPT = timedelta(days=7)
 
 PARTITIONS_SHOWN = 8
 
+RANGE = "…"
+"""Between the first and the last partition of a run that takes several."""
+
 OUTAGES: Mapping[str, Topic] = {"embedding_service_unavailable": "embedding_service"}
 """Reasons of failures that are told as another problem."""
 
@@ -68,7 +71,11 @@ def fold_runs(failed: Iterable[FailedPartition], ends: Iterable[RunEnd]) -> list
         if key in last and end.ended_at < last[key].ended_at:
             continue
         if end.failure is None:
-            last.pop(key, None)
+            last = {
+                known: entry
+                for known, entry in last.items()
+                if not (entry.job == end.job and _covers(end.partition, entry.partition))
+            }
         else:
             last[key] = FailedPartition(
                 job=end.job,
@@ -78,6 +85,21 @@ def fold_runs(failed: Iterable[FailedPartition], ends: Iterable[RunEnd]) -> list
                 failure=end.failure,
             )
     return list(last.values())
+
+
+def _covers(whole: str, part: str) -> bool:
+    """Whether a partition, or a range of them, holds another; their keys sort as they are counted.
+
+    An unpartitioned run holds itself alone.
+    """
+    first, last = _ends(whole)
+    part_first, part_last = _ends(part)
+    return whole == part or bool(whole and part and first <= part_first and part_last <= last)
+
+
+def _ends(partitions: str) -> tuple[str, str]:
+    first, _, last = partitions.partition(RANGE)
+    return first, last or first
 
 
 def forget_old(failed: Iterable[FailedPartition], now: datetime) -> list[FailedPartition]:

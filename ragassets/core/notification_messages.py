@@ -183,7 +183,10 @@ def plain_text(message: Message) -> str:
 
 
 def slack_blocks(message: Message) -> list[dict[str, Any]]:
-    """For Slack: a header, a section a notice, a context block for the rest."""
+    """For Slack: a header where there are several notices, and a section each."""
+    if len(message.sections) == 1 and not message.footer:
+        (only,) = message.sections
+        return [_slack_section(_slack_text(only, prefix=f"[{message.project}] "))]
     blocks: list[dict[str, Any]] = [
         {
             "type": "header",
@@ -201,8 +204,8 @@ def _slack_section(text: str) -> dict[str, Any]:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
 
 
-def _slack_text(section: Section) -> str:
-    title = _slack_escaped(section.title)
+def _slack_text(section: Section, prefix: str = "") -> str:
+    title = _slack_escaped(f"{prefix}{section.title}")
     lines = [f"{SLACK_MARKS[section.mark]} *{title}*", *map(_slack_escaped, section.lines)]
     if section.commands:
         lines.append("\n".join(f"`{_slack_escaped(command)}`" for command in section.commands))

@@ -1,6 +1,6 @@
 """What is remembered from look to look: what was told, what failed, what waits for whom."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -9,7 +9,7 @@ from ragassets.core.failed_checks import FailedCheck
 from ragassets.core.failed_runs import FailedPartition
 from ragassets.core.notification_delivery import Channel, enqueue, wants
 from ragassets.core.notification_settings import NotificationsConfig
-from ragassets.core.problems import Notice, Told
+from ragassets.core.problems import Notice, Problem, Told
 from ragassets.core.source_health import Health
 
 
@@ -58,3 +58,44 @@ class State(BaseModel):
             for name, config in settings.channels.items()
         }
         return self.model_copy(update={"channels": channels})
+
+    def without(self, uris: Collection[str]) -> "State":
+        """A copy that names none of these documents."""
+        told = {
+            key: entry.model_copy(update={"problem": _without(entry.problem, uris)})
+            for key, entry in self.told.items()
+        }
+        channels = {
+            name: channel.model_copy(
+                update={
+                    "waiting": tuple(
+                        one.model_copy(update={"problem": _without(one.problem, uris)})
+                        for one in channel.waiting
+                    )
+                }
+            )
+            for name, channel in self.channels.items()
+        }
+        failed = tuple(
+            entry.model_copy(
+                update={"failure": entry.failure.model_copy(update={"text": ""})}
+                if _names(entry.failure.text, uris)
+                else {}
+            )
+            for entry in self.failed_runs
+        )
+        changes = {"told": told, "channels": channels, "failed_runs": failed}
+        return self.model_copy(update=changes)
+
+
+def _without(problem: Problem, uris: Collection[str]) -> Problem:
+    return problem.model_copy(
+        update={
+            "details": tuple(line for line in problem.details if not _names(line, uris)),
+            "commands": tuple(line for line in problem.commands if not _names(line, uris)),
+        }
+    )
+
+
+def _names(text: str, uris: Collection[str]) -> bool:
+    return any(uri in text for uri in uris)

@@ -111,3 +111,8 @@ def is_worse(before: Problem, after: Problem) -> bool:
         or before.severity != after.severity
         or after.magnitude >= GROWTH * before.magnitude
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: `1 chunk`, `2 chunks`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from ragassets.core.problems import Problem
+from ragassets.core.problems import Problem, counted
 
 SHORTEST = timedelta(hours=1)
 """Before a source counts as stale: looks that find nothing new are noted every ten minutes only,
@@ -110,8 +110,8 @@ def guard_problems(listings: Iterable[Listing]) -> list[Problem]:
             key=f"guard/{listing.source}",
             topic="guard",
             severity="error",
-            title=f"source {listing.source!r}: {listing.n_refused_deletions} deletions wait for"
-            " somebody to confirm them",
+            title=f"source {listing.source!r}:"
+            f" {counted(listing.n_refused_deletions, 'refused deletion')} to be confirmed",
             details=(listing.message,),
             commands=(f"ragassets ingest {listing.source} --confirm-deletions",),
             magnitude=listing.n_refused_deletions,

@@ -9,6 +9,7 @@ from dagster import DagsterInstance
 
 from ragassets.defs import jobs
 from ragassets.defs.ingest import CommandRuns
+from ragassets.defs.notifications import forget_in_notifications
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.run_history import scrub_run_history
 from ragassets.defs.runtime import Progress
@@ -95,7 +96,9 @@ def forget(
                 "the points are deleted, and no search finds them; their bytes leave the vector"
                 " store's own files when it next cleans those up"
             )
-    scrubbed = scrub_run_history(instance, removed.traces.uris.union(uris))
+    all_uris = removed.traces.uris.union(uris)
+    scrubbed = scrub_run_history(instance, all_uris)
+    forget_in_notifications(instance, resource.config, all_uris)
     if scrubbed.note:
         notes.append(scrubbed.note)
     if removed.shared_bytes:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 import dagster as dg
 from dagster import DagsterInstance
@@ -18,7 +17,7 @@ from ragassets.core.notification_messages import compose
 from ragassets.core.notification_settings import NotificationsConfig, Topic
 from ragassets.core.notification_state import State
 from ragassets.core.problems import Notice, Problem, compare
-from ragassets.core.source_health import follow, guard_problems, source_problems
+from ragassets.core.source_health import Listing, follow, guard_problems, source_problems
 from ragassets.defs.notifications import (
     FIRST_LOOK,
     is_digest_due,
@@ -30,8 +29,7 @@ from ragassets.defs.notifications import (
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.run_facts import read_check_results, read_run_ends
 from ragassets.errors import NotificationError, RagAssetsError
-
-Found = TypeVar("Found", Problem, Notice)
+from ragassets.queries.notification_facts import Facts, Letters, read_facts
 
 
 class Tick:
@@ -79,28 +77,36 @@ class Tick:
 
     def _look(self, now: datetime) -> list[Notice]:
         """What is worth telling; what cannot be looked at is left as it was."""
-        looks: list[tuple[tuple[Topic, ...], Callable[[datetime], list[Problem]]]] = [
-            (("run_failure",), self._runs),
-            (("failed_check",), self._failed_checks),
-            (("guard", "stale_source"), self._sources),
-            (("embedding_service",), self._embedding_services),
+        facts = self._read_tables()
+        looks: list[tuple[tuple[Topic, ...], Callable[[], list[Problem] | None]]] = [
+            (("run_failure",), lambda: self._runs(now)),
+            (("failed_check",), lambda: self._failed_checks(now)),
+            (("guard", "stale_source"), lambda: self._sources(facts.listings, now)),
+            (("embedding_service",), lambda: facts.outages),
         ]
         problems: list[Problem] = []
         looked_at: set[Topic] = set()
         for topics, look in looks:
-            found = self._guarded(look, now)
+            found = self._guarded(look)
             if found is not None:
                 problems += found
                 looked_at.update(topics)
         told, notices = compare(self.state.told, problems, looked_at=looked_at, now=now)
         self.state = self.state.model_copy(update={"told": told})
-        return [*notices, *(self._guarded(self._dead_letters, now) or [])]
+        return [*notices, *self._dead_letters(facts.letters, now)]
 
-    def _guarded(
-        self, look: Callable[[datetime], list[Found]], now: datetime
-    ) -> list[Found] | None:
+    def _read_tables(self) -> Facts:
+        version = self.state.letters_version
+        facts = read_facts(self._resource.workspace, letters_version=version)
+        for name, trouble in facts.troubles.items():
+            self._log.warning(
+                "The %s could not be read (%s); the next tick tries again", name, trouble
+            )
+        return facts
+
+    def _guarded(self, look: Callable[[], list[Problem] | None]) -> list[Problem] | None:
         try:
-            return look(now)
+            return look()
         except RagAssetsError as error:
             self._log.warning("%s", error)
         except Exception as error:  # noqa: BLE001 - the other topics would not be told
@@ -123,11 +129,10 @@ class Tick:
         self.state = self.state.model_copy(update={"failed_checks": tuple(failed)})
         return check_problems(failed, now)
 
-    def _sources(self, now: datetime) -> list[Problem]:
-        from ragassets.queries.notification_facts import read_listings
-
+    def _sources(self, listings: list[Listing] | None, now: datetime) -> list[Problem] | None:
+        if listings is None:
+            return None
         config = self._resource.config
-        listings = read_listings(self._resource.workspace)
         health = follow(self.state.health, config.sources, listings, now)
         self.state = self.state.model_copy(update={"health": health})
         due_at = listing_deadlines(config, {name: one.healthy_at for name, one in health.items()})
@@ -137,19 +142,10 @@ class Tick:
             *source_problems(health, due_at, unreachable_after=patience, now=now),
         ]
 
-    def _embedding_services(self, _: datetime) -> list[Problem]:
-        from ragassets.queries.notification_facts import embedding_problems
-
-        return embedding_problems(self._resource.workspace)
-
-    def _dead_letters(self, now: datetime) -> list[Notice]:
-        from ragassets.queries.notification_facts import read_new_letters_since
-
+    def _dead_letters(self, found: Letters | None, now: datetime) -> list[Notice]:
         state = self.state
-        if not is_digest_due(self._settings, state.digest_at, now):
-            return []
-        version, letters = read_new_letters_since(self._resource.workspace, state.letters_version)
-        if letters is None:
+        version, letters = found or (None, None)
+        if letters is None or not is_digest_due(self._settings, state.digest_at, now):
             return []
         new = new_letters(letters, state.letters)
         changes = {"letters": marks(letters), "letters_version": version}

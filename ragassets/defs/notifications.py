@@ -7,7 +7,7 @@ that dies after sending would send again every 30 seconds. Here a try is recorde
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 import dagster as dg
@@ -80,6 +80,24 @@ def write_state(instance: DagsterInstance, key: str, text: str) -> None:
     """Store the state, at once."""
     # One key a call: with several, Dagster 1.13 loses those that are new.
     instance.daemon_cursor_storage.set_cursor_values({key: text})
+
+
+def forget_in_notifications(
+    instance: DagsterInstance, config: Config, uris: Collection[str]
+) -> bool:
+    """Take documents out of what is remembered and waits; whether they were there."""
+    from ragassets.core.notification_state import State
+
+    key = state_key(config)
+    stored = read_state(instance, key)
+    if stored is None:
+        return False
+    before = State.parse(stored)
+    after = before.without(uris)
+    if after == before:
+        return False
+    write_state(instance, key, after.model_dump_json())
+    return True
 
 
 def listing_deadlines(config: Config, healthy_at: Mapping[str, datetime]) -> dict[str, datetime]:

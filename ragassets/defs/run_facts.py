@@ -18,7 +18,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from ragassets import errors
 from ragassets.core.failed_checks import CheckResult
-from ragassets.core.failed_runs import Failure, RunEnd
+from ragassets.core.failed_runs import RANGE, Failure, RunEnd
 from ragassets.defs.automation import COMMAND_TAG
 
 OVERLAP = timedelta(minutes=2)
@@ -108,7 +108,7 @@ def _job(run: DagsterRun) -> str:
 
 def _partition(run: DagsterRun) -> str:
     first, last = (run.tags.get(tag, "") for tag in RANGE_TAGS)
-    whole = f"{first}…{last}" if first != last else first
+    whole = f"{first}{RANGE}{last}" if first != last else first
     return run.tags.get(PARTITION_TAG) or whole
 
 

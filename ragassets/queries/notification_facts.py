@@ -1,14 +1,61 @@
 """What the tables say that people may have to be told; read only."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import polars as pl
 
+from ragassets.adapters.deadlines import call_within
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import DEAD_LETTERS, EMBEDDINGS, SOURCE_LISTINGS
 from ragassets.core.dead_letter_digest import COLUMNS
-from ragassets.core.problems import Problem
+from ragassets.core.problems import Problem, counted
 from ragassets.core.source_health import Listing
+
+Letters = tuple[int | None, pl.DataFrame | None]
+"""The version of the dead letters, and all of them where it is another than that of last time."""
+
+READ_SECONDS = 15.0
+"""For all tables together, of the 60 that a sensor has. Object stores are asked for minutes before
+they count as out of reach, and by then nobody would have been told of anything."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the tables say; None for what could not be read in time."""
+
+    listings: list[Listing] | None
+    outages: list[Problem] | None
+    letters: Letters | None
+    troubles: dict[str, str]
+    """What could not be read, and why: the type of an error."""
+
+
+def read_facts(workspace: Workspace, *, letters_version: int | None) -> Facts:
+    """Read everything at once.
+
+    Args:
+        workspace: Where to read.
+        letters_version: Of the dead letters when they were last looked at.
+    """
+    calls: dict[str, Callable[[], object]] = {
+        "listings": partial(read_listings, workspace),
+        "outages": partial(embedding_problems, workspace),
+        "letters": partial(read_letters, workspace, letters_version),
+    }
+    outcomes = call_within(calls, seconds=READ_SECONDS)
+    return Facts(
+        listings=cast("list[Listing] | None", outcomes["listings"].answer),
+        outages=cast("list[Problem] | None", outcomes["outages"].answer),
+        letters=cast("Letters | None", outcomes["letters"].answer),
+        troubles={
+            name: type(outcome.error).__name__ if outcome.error else f"over {READ_SECONDS:g} s"
+            for name, outcome in outcomes.items()
+            if outcome.answer is None
+        },
+    )
 
 
 def read_listings(workspace: Workspace) -> list[Listing]:
@@ -21,10 +68,8 @@ def read_listings(workspace: Workspace) -> list[Listing]:
     ]
 
 
-def read_new_letters_since(
-    workspace: Workspace, version: int | None
-) -> tuple[int | None, pl.DataFrame | None]:
-    """The version of the dead letters, and all of them where it is another than the given one."""
+def read_letters(workspace: Workspace, version: int | None) -> Letters:
+    """The dead letters, if they are not those of this version."""
     snapshot = workspace.tables.snapshot(DEAD_LETTERS)
     if snapshot.version is None or snapshot.version == version:
         return snapshot.version, None
@@ -52,8 +97,8 @@ def _outage(embedding_set: str, last: Mapping[str, object], waiting: pl.DataFram
         key=f"embedding_service/{embedding_set}",
         topic="embedding_service",
         severity="error",
-        title=f"the embedding service of {embedding_set} fails: {waiting.height} chunks of"
-        f" {n_documents} documents wait",
+        title=f"the embedding service of {embedding_set} fails:"
+        f" {counted(waiting.height, 'chunk')} of {counted(n_documents, 'document')} wait",
         details=(str(last["error_message"] or ""), "It is asked again by itself; nothing is lost."),
         commands=("ragassets doctor",),
         magnitude=waiting.height,

@@ -244,6 +244,17 @@ def test_runs_may_be_folded_again_and_in_any_pieces(
     assert {one.partition for one in at_once} == {name for name, why in last.items() if why}
 
 
+def test_a_run_over_a_range_ends_the_failures_inside_it() -> None:
+    """Backfills take several partitions a run, and not the same ones each time."""
+    failed = fold_runs([], [end("a|s-02", 1, FAILURE), end("a|s-03…a|s-05", 2, FAILURE)])
+    assert len(fold_runs(failed, [end("a|s-04", 3)])) == 2
+    assert [one.partition for one in fold_runs(failed, [end("a|s-01…a|s-02", 3)])] == [
+        "a|s-03…a|s-05"
+    ]
+    assert fold_runs(failed, [end("a|s-00…a|s-07", 3)]) == []
+    assert len(fold_runs(failed, [end("b|s-00…b|s-07", 3), end("", 4)])) == 2
+
+
 def test_a_job_that_fails_for_many_partitions_in_one_way_is_one_problem() -> None:
     other = Failure(step="raw_documents", reason="stage_failed", text="it crashed")
     ends = [end(f"s-{number}", number, FAILURE) for number in range(10)] + [end("s-7", 20, other)]
@@ -328,7 +339,7 @@ def test_a_source_that_nobody_lists_is_stale() -> None:
 def test_a_guard_stop_says_how_many_and_how_to_confirm() -> None:
     text = "the listing would remove 30 of 40 documents"
     (found,) = guard_problems([listing(0, text, n_refused=30)])
-    assert found.title == "source 'handbook': 30 deletions wait for somebody to confirm them"
+    assert found.title == "source 'handbook': 30 refused deletions to be confirmed"
     assert found.details == (text,)
     assert found.commands == ("ragassets ingest handbook --confirm-deletions",)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,9 +20,16 @@ from ragassets.defs import notification_tick, notifications
 from ragassets.defs.automation import COMMAND_TAG
 from ragassets.defs.failures import failing_once
 from ragassets.defs.graph import build_definitions
-from ragassets.defs.notifications import build_notification_sensors, read_state, state_key
+from ragassets.defs.notifications import (
+    build_notification_sensors,
+    forget_in_notifications,
+    read_state,
+    state_key,
+)
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.errors import SourceUnavailableError
+from ragassets.queries import notification_facts
+from ragassets.stages.source_objects import discover
 from ragassets_tests.embedding_server import Reply
 from ragassets_tests.notification_servers import HttpReceiver, mail_server
 from ragassets_tests.scenario import Project
@@ -283,11 +291,32 @@ def test_a_guard_stop_is_told_until_it_is_confirmed(daemon: Daemon, server: Http
     daemon.tick()
     daemon.list_source()
     daemon.tick()
-    title = "source 'handbook': 30 deletions wait for somebody to confirm them"
+    title = "source 'handbook': 30 refused deletions to be confirmed"
     assert told(server) == [[("new", title)], [("ended", title)]]
     assert server.posts[0].json["notices"][0]["commands"] == [
         "ragassets ingest handbook --confirm-deletions"
     ]
+
+
+def test_the_guard_of_a_real_listing_is_told_with_how_many_of_how_many(
+    daemon: Daemon, server: HttpReceiver
+) -> None:
+    """Somebody mounted half a folder."""
+    project = daemon.project
+    for number in range(10):
+        project.write(f"{number}.txt", f"All about the number {number}.")
+    discover(project.workspace, ["handbook"], now=daemon.now)
+    assert daemon.tick() == "0 new to tell"
+    for number in range(9):
+        project.path(f"{number}.txt").unlink()
+    discover(project.workspace, ["handbook"], now=daemon.now)
+    daemon.tick()
+    (found,) = server.posts[0].json["notices"]
+    assert found["title"] == "source 'handbook': 9 refused deletions to be confirmed"
+    assert "would remove 9 of 10 documents" in found["details"][0]
+    discover(project.workspace, ["handbook"], now=daemon.now, confirmed=["handbook"])
+    daemon.tick()
+    assert [kind for message in told(server) for kind, _ in message] == ["new", "ended"]
 
 
 def test_an_unreachable_and_a_stale_source_are_told(daemon: Daemon, server: HttpReceiver) -> None:
@@ -333,7 +362,7 @@ def test_an_embedding_service_that_is_down_is_told(daemon: Daemon, server: HttpR
     daemon.tick()
     (found,) = server.posts[0].json["notices"]
     assert found["title"] == (
-        "the embedding service of recursive-256.small fails: 1 chunks of 1 documents wait"
+        "the embedding service of recursive-256.small fails: 1 chunk of 1 document wait"
     )
     assert found["details"][0] == "embedding service small: connection refused"
 
@@ -517,6 +546,47 @@ def test_storage_that_is_out_of_reach_does_not_silence_the_rest(
     ]
     daemon.tick()
     assert len(server.posts) == 2
+
+
+def test_storage_that_hangs_does_not_silence_the_rest(
+    daemon: Daemon, server: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object store is asked for minutes before it counts as out of reach."""
+    daemon.list_source("would remove 30 of 40", n_refused=30)
+    daemon.tick()
+    daemon.run(unreachable())
+    with monkeypatch.context() as patch:
+        patch.setattr(notification_facts, "READ_SECONDS", 0.2)
+        patch.setattr(notification_facts, "read_listings", lambda _: time.sleep(3))
+        patch.setattr(notification_facts, "read_letters", lambda *_: time.sleep(3))
+        began = time.monotonic()
+        assert daemon.tick() == "1 new to tell, told pager"
+        assert time.monotonic() - began < 2.5
+    assert daemon.tick() == "0 new to tell"
+
+
+def test_a_forgotten_document_leaves_what_waits(
+    tmp_path: Path, server: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The examples of a digest name documents, and may wait for days for a broken channel."""
+    project = Project(tmp_path / "project")
+    monkeypatch.setenv("HOOK", f"{server.url}/{SECRET}")
+    configure(project, pager={"webhook": {"webhook_url": "${HOOK}"}})
+    server.usual = Reply(500)
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with DagsterInstance.local_temp(str(home)) as instance:
+        daemon = Daemon(project, instance)
+        daemon.write_letters("a.pdf", "b.pdf")
+        assert daemon.tick() == "1 new to tell, pager was not told, 1 wait"
+        assert forget_in_notifications(instance, project.config, ["file:///handbook/a.pdf"])
+        assert not forget_in_notifications(instance, project.config, ["file:///handbook/a.pdf"])
+        stored = read_state(instance, state_key(project.config)) or ""
+        assert "a.pdf" not in stored
+        server.usual = Reply()
+        assert daemon.tick() == "0 new to tell, told pager"
+    assert "such as file:///handbook/b.pdf" in server.posts[-1].json["text"]
+    assert "a.pdf" not in server.posts[-1].json["text"]
 
 
 def test_the_state_survives_the_daemon(

@@ -62,8 +62,9 @@ class EmailNotifier:
         mail["Message-ID"] = f"<{message.message_id}@ragassets.invalid>"
         # Source: RFC 3834, section 5: out-of-office replies to machines go nowhere.
         mail["Auto-Submitted"] = "auto-generated"
-        mail.set_content(plain_text(message))
-        mail.add_alternative(html_body(message), subtype="html")
+        # Not base64, in which spam comes and which no log shows.
+        mail.set_content(plain_text(message), cte="quoted-printable")
+        mail.add_alternative(html_body(message), subtype="html", cte="quoted-printable")
         return mail
 
     @contextlib.contextmanager

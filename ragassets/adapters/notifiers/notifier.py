@@ -1,10 +1,10 @@
 """What a channel can do, and how many channels are used at once without one holding up another."""
 
-import threading
-import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
+from ragassets.adapters.deadlines import Outcome, call_within
 from ragassets.core.notification_messages import Message
 from ragassets.errors import NotificationError, RagAssetsError
 
@@ -38,42 +38,27 @@ class Notifier(Protocol):
 def send_all(
     messages: Mapping[str, tuple[Notifier, Message]], *, seconds: float = SEND_SECONDS
 ) -> dict[str, RagAssetsError | None]:
-    """Send to several channels at once.
-
-    A server may dribble for ever, and no time-out of a socket ends that. So each channel has a
-    thread that is not waited for beyond the deadline: its message counts as not sent then.
+    """Send to several channels at once; none holds up another.
 
     Args:
         messages: By channel.
-        seconds: For all of them together.
+        seconds: For all of them together. What takes longer counts as not sent.
 
     Returns:
         By channel, why its message may not have arrived; None where it did.
     """
-    outcomes: dict[str, RagAssetsError | None] = {}
-
-    def send(channel: str, notifier: Notifier, message: Message) -> None:
-        try:
-            notifier.send(message)
-            outcome = None
-        except RagAssetsError as error:
-            outcome = error
-        except Exception as error:  # noqa: BLE001 - one broken channel would stop the others
-            outcome = NotificationError(channel=channel, detail=f"failed ({type(error).__name__})")
-        outcomes[channel] = outcome
-
-    threads = [
-        threading.Thread(target=send, args=(name, *each), name=f"notify {name}", daemon=True)
-        for name, each in messages.items()
-    ]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + seconds
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    done = dict(outcomes)
-    late = {
-        name: NotificationError(channel=name, detail=f"took longer than {seconds:g} s")
-        for name in messages
+    calls = {
+        name: partial(notifier.send, message) for name, (notifier, message) in messages.items()
     }
-    return {name: done.get(name, late[name]) for name in messages}
+    outcomes = call_within(calls, seconds=seconds)
+    return {name: _failure(name, outcome, seconds) for name, outcome in outcomes.items()}
+
+
+def _failure(channel: str, outcome: Outcome[None], seconds: float) -> RagAssetsError | None:
+    if outcome.is_late:
+        return NotificationError(channel=channel, detail=f"took longer than {seconds:g} s")
+    error = outcome.error
+    if error is None or isinstance(error, RagAssetsError):
+        return error
+    # A bug, or an error of a library that is not known here: its text may hold a secret.
+    return NotificationError(channel=channel, detail=f"failed ({type(error).__name__})")
