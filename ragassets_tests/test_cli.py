@@ -13,7 +13,7 @@ from ragassets_tests.small_project import DOCUMENTS, SmallProject, run, small_pr
 
 HIT_KEYS = {
     "score", "text", "uri", "source", "document_id", "chunk_id", "page", "metadata", "tenant",
-    "rerank_score",
+    "rerank_score", "versions",
 }  # fmt: skip
 
 
@@ -504,6 +504,23 @@ class TestErrors:
         result = run("status", "--config", str(tmp_path / "none.yaml"))
         assert result.exit_code == 2
         assert "is not a file" in one_line(result.stderr)
+
+    @pytest.mark.parametrize(
+        ("window", "message"),
+        [
+            ("7m", "--since: '7m' is no period"),
+            ("2026-11-07..2026-11-01", "--since: '2026-11-07..2026-11-01' ends before it begins"),
+        ],
+    )
+    def test_a_window_that_cannot_be_meant_is_refused_before_anything_runs(
+        self, tmp_path: Path, window: str, message: str
+    ) -> None:
+        file = tmp_path / "ragassets.yaml"
+        file.write_text("root: here", encoding="utf-8")
+        result = run("ingest", "--since", window, "--config", str(file))
+        assert result.exit_code == 2
+        assert message in one_line(result.stderr)
+        assert not (tmp_path / "here").exists()
 
     def test_an_alias_that_has_to_be_named_has_no_value_to_show(
         self, project: SmallProject, tmp_path: Path
