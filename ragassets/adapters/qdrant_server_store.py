@@ -6,12 +6,14 @@ when the server says COMPLETED; it then has it in its write-ahead log and in its
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragassets.adapters.bm25 import Bm25Encoder
+from ragassets.adapters.look_ahead import one_ahead
 from ragassets.adapters.point_encoding import (
     MAX_LANGUAGES,
     METADATA_TERMS,
@@ -29,9 +31,11 @@ from ragassets.adapters.qdrant_collections import QdrantCollections
 from ragassets.adapters.qdrant_connection import QdrantConnection
 from ragassets.adapters.qdrant_queries import (
     bounded_batches,
+    grpc_points,
+    rest_points,
     server_filter,
-    server_points,
     server_query,
+    upsert_messages,
 )
 from ragassets.adapters.store_session import StoreSession
 from ragassets.core.collection_config import CollectionConfig
@@ -50,9 +54,14 @@ from ragassets.core.store_locations import CAPABILITIES
 from ragassets.errors import StorageUnavailableError
 
 if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
     from qdrant_client.models import ReadConsistencyType, UpdateResult
 
-UPSERT_POINTS = 1_000
+UPSERT_POINTS = 250
+"""In one request. A batch of the stage is four of them: while the server writes one, the terms and
+the message of the next are made."""
+
+DELETE_POINTS = 1_000
 SCROLL_POINTS = 2_000
 RETRIEVE_POINTS = 1_000
 BATCH_QUERIES = 64
@@ -120,22 +129,22 @@ class QdrantServerStore(StoreSession):
         """Write the points, replacing those with the same id; what is written may be sent twice."""
         config = self.collection_config(name)
         check_batch(batch, config)
-        for part in bounded_batches(
-            encode_points(batch, config),
+        encoded = encode_points(batch, config)
+        parts = bounded_batches(
+            grpc_points(encoded) if self._settings.prefer_grpc else rest_points(encoded),
             max_bytes=self._settings.batch_bytes,
             max_points=UPSERT_POINTS,
-            protocol="grpc" if self._settings.prefer_grpc else "rest",
-        ):
-            points = server_points(part)
-            self._write(name, "writing to", lambda c, n, p=points: c.upsert(n, points=p, wait=True))
+        )
+        for part in one_ahead(parts):
+            self._write(name, "writing to", partial(self._send, part))
 
     def delete(self, name: str, point_ids: Sequence[str]) -> None:
         """Remove the points; ids that are not there are ignored."""
         from qdrant_client import models
 
         self.collection_config(name)
-        for start in range(0, len(point_ids), UPSERT_POINTS):
-            selector = models.PointIdsList(points=[*point_ids[start : start + UPSERT_POINTS]])
+        for start in range(0, len(point_ids), DELETE_POINTS):
+            selector = models.PointIdsList(points=[*point_ids[start : start + DELETE_POINTS]])
             self._write(name, "deleting from", lambda c, n, s=selector: c.delete(n, s, wait=True))
 
     def flush(self, name: str) -> None:
@@ -264,6 +273,11 @@ class QdrantServerStore(StoreSession):
                 detail=f"{verb} {name!r} was {result.status}, not completed",
                 fix="Raise qdrant.timeout_seconds, or run again when the server is less busy",
             )
+
+    def _send(self, points: "list[Any]", client: "QdrantClient", collection: str) -> "UpdateResult":
+        if self._settings.prefer_grpc:
+            return upsert_messages(client, collection, points, self._settings.timeout_seconds)
+        return client.upsert(collection, points=points, wait=True)
 
     def _rank(
         self,

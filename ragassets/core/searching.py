@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Literal, cast
 
 import numpy as np
@@ -41,7 +42,7 @@ LARGEST_EXACT_FLOAT = 2**53
 OWN_TERM = "payload/"
 """Before terms of the payload's own keys: metadata may have keys of the same names."""
 
-UNSPACED_RUN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+UNSPACED_RUN = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+)")
 """Hiragana, katakana and Han characters."""
 
 
@@ -170,11 +171,13 @@ def split_unspaced_words(text: str) -> str:
     """
     if text.isascii():  # most are, and the pattern looks at every character
         return text
-    return UNSPACED_RUN.sub(lambda run: f" {' '.join(_pairs(run.group()))} ", text)
+    parts = UNSPACED_RUN.split(text)
+    parts[1::2] = [f" {_pairs(run)} " for run in parts[1::2]]
+    return "".join(parts)
 
 
-def _pairs(run: str) -> list[str]:
-    return [run[i : i + 2] for i in range(max(1, len(run) - 1))]
+def _pairs(run: str) -> str:
+    return " ".join(map(add, run, run[1:])) or run
 
 
 def _parse_filter(key: str, value: str) -> FilterCondition:

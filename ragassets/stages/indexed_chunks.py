@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ragassets.adapters.look_ahead import one_ahead
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import CHUNKS, EMBEDDINGS, INDEX_INTENTS, INDEXED_CHUNKS
 from ragassets.core.fingerprints import fingerprint, stable_hash
@@ -170,28 +171,35 @@ class _IndexRun:
     def _write_points(self, keys: list[str]) -> Iterator[Outcome]:
         """Write the points of these chunks and make sure that they are there."""
         self._intend([point_id(key) for key in keys], self._shards_of(keys))
-        for rows in in_batches(self._points(keys), BATCH_POINTS):
-            fields = rows.select(*COLUMNS, *PAYLOAD_COLUMNS)
-            payloads = [self._payload(row) for row in fields.iter_rows(named=True)]
-            hashes = [str(payload["payload_hash"]) for payload in payloads]
-            vectors = rows["vector"].list.to_array(self._dim).to_numpy()
-            ids = [point_id(chunk_id) for chunk_id in rows["chunk_id"]]
-            self.store.upsert(
-                self.name, PointBatch(ids, np.ascontiguousarray(vectors, np.float32), payloads)
-            )
-            self._verify(dict(zip(ids, hashes, strict=True)))
+        frames = in_batches(self._points(keys), BATCH_POINTS)
+        # Reading tables and waiting for a server leave the interpreter to the other thread.
+        for rows, batch in one_ahead(map(self._batch, frames)):
+            self.store.upsert(self.name, batch)
+            hashes = [str(payload["payload_hash"]) for payload in batch.payloads]
+            self._verify(dict(zip(batch.point_ids, hashes, strict=True)))
             output_hashes = [
                 stable_hash(*pair) for pair in zip(hashes, rows["vector_hash"], strict=True)
             ]
             yield Outcome(
                 rows.with_columns(
-                    pl.Series("point_id", ids, dtype=pl.String),
+                    pl.Series("point_id", batch.point_ids, dtype=pl.String),
                     pl.Series("payload_hash", hashes, dtype=pl.String),
                     pl.Series("output_hash", output_hashes, dtype=pl.String),
                     **{name: pl.lit(value) for name, value in self._stamps.items()},
                 ).select(*INDEXED_CHUNKS.content, SOURCE_VERSION, "output_hash")
             )
         self.store.flush(self.name)
+
+    def _batch(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, PointBatch]:
+        """The rows, and the points that they become."""
+        fields = rows.select(*COLUMNS, *PAYLOAD_COLUMNS)
+        vectors = rows["vector"].list.to_array(self._dim).to_numpy()
+        batch = PointBatch(
+            [point_id(chunk_id) for chunk_id in rows["chunk_id"]],
+            np.ascontiguousarray(vectors, np.float32),
+            [self._payload(row) for row in fields.to_dicts()],
+        )
+        return rows, batch
 
     @property
     def _dim(self) -> int:

@@ -125,3 +125,18 @@ def test_only_unspaced_scripts_are_cut_into_pairs() -> None:
         "한국어",
     ]
     assert split_unspaced_words("AI学习法。书").split() == ["AI", "学习", "习法", "。", "书"]
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("", ""),
+        ("é", "é"),
+        ("书", " 书 "),
+        ("学习法x书", " 学习 习法 x 书 "),
+        ("かな\n漢字", " かな \n 漢字 "),
+    ],
+)
+def test_a_cut_text_is_the_one_of_earlier_releases(text: str, cut: str) -> None:
+    """Other terms would not meet those of the points that are written already."""
+    assert split_unspaced_words(text) == cut
