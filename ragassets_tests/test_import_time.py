@@ -71,6 +71,7 @@ def test_loading_the_definitions_loads_no_heavy_library(tmp_path: Path) -> None:
         "canaries",
         "collection_config",
         "fingerprints",
+        "periods",
         "store_locations",
         "versions",
     }

@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         if page.n_cut:
             self.close_connection = True
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Say nothing."""
 
 
