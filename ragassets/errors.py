@@ -18,6 +18,7 @@ transient one may.
     │   │   ├── EmptyDocumentError
     │   │   ├── MissingConverterError
     │   │   ├── NeedsOcrError
+    │   │   ├── BrokenRecordError          a line of a dump, or an item of an API
     │   │   ├── OversizedDocumentError     a decompression bomb, or as good as one
     │   │   └── RejectedDocumentError      validation said no
     │   ├── StageError                     our own step failed on this input; category "stage"
@@ -210,6 +211,16 @@ class NeedsOcrError(DocumentError):
     reason = "needs_ocr"
 
 
+class BrokenRecordError(DocumentError):
+    """A record that cannot be told from others: it is no object, or its identity is missing."""
+
+    reason = "broken_record"
+
+    def __init__(self, *, place: str, detail: str) -> None:
+        self.place = place
+        super().__init__(uri=place, detail=detail)
+
+
 class OversizedDocumentError(DocumentError):
     """The document unpacks to more than any honest one; no parser may try."""
 
@@ -291,6 +302,9 @@ class SourceUnavailableError(ServiceError):
     """A source, or one object of it, cannot be read now."""
 
     reason = "source_unavailable"
+
+    retry_after_seconds: float | None = None
+    """How long it asked to be left alone."""
 
 
 class SourceRefusedError(SourceUnavailableError):

@@ -7,6 +7,7 @@ from ragassets import errors
 from ragassets.errors import MassDeletionError, RagAssetsError, TransientError
 
 PUBLIC = {
+    "BrokenRecordError": "broken_record",
     "ChangedDuringReadError": "changed_during_read",
     "ConcurrentWriteError": "concurrent_write",
     "ConfigurationError": "configuration",

@@ -129,6 +129,32 @@ class PagedSource(Source, Protocol):
         ...
 
 
+class StreamedSource(Source, Protocol):
+    """A source whose objects can be read piece by piece."""
+
+    def stream(self, wanted: SourceObject) -> Iterator[bytes]:
+        """The bytes of one object in pieces, all of one state; see `fetch` for what is raised."""
+        ...
+
+
+@runtime_checkable
+class IncrementalSource(Source, Protocol):
+    """A source that can be asked for what changed only."""
+
+    @property
+    def is_incremental(self) -> bool:
+        """Whether this one can."""
+        ...
+
+    def list_since(self, moment: datetime) -> Listing:
+        """What changed since some moment; never complete.
+
+        Raises:
+            SourceUnavailableError: The source does not answer, or refuses.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class EventBatch:
     """Some events of a source, as a listing of the objects that they are about."""

@@ -10,6 +10,8 @@ from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.core.sources import Listing, SourceObject
 from ragassets.errors import ChangedDuringReadError, SourceUnavailableError
 
+BLOCK_BYTES = 1024**2
+
 
 class LocalFolder:
     """The files below a folder that the patterns let through.
@@ -65,12 +67,17 @@ class LocalFolder:
             SourceUnavailableError: The file cannot be read.
             ChangedDuringReadError: It changed while it was read.
         """
+        return b"".join(self.stream(wanted, block_bytes=-1))
+
+    def stream(self, wanted: SourceObject, *, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """The same in pieces of some size; see `fetch` for what is raised."""
         uri = wanted.uri
         path = _path_of(uri)
         try:
             with path.open("rb") as file:
                 before = os.fstat(file.fileno())
-                data = file.read()
+                while block := file.read(block_bytes):
+                    yield block
                 after = os.fstat(file.fileno())
         except OSError as error:
             raise SourceUnavailableError(
@@ -78,7 +85,6 @@ class LocalFolder:
             ) from error
         if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
             raise ChangedDuringReadError(uri=uri)
-        return data
 
     def _walk(self, problems: list[str]) -> Iterator[Path]:
         def note(error: OSError) -> None:

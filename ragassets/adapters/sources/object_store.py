@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 1000
 
+BLOCK_BYTES = 1024**2
+
 SAFE_IN_KEY = "/~"
 
 ENDPOINT_SETTING = MappingProxyType({"gs": "base_url", "az": "endpoint"})
@@ -148,6 +150,20 @@ class ObjectStoreSource:
             data = bytes(answer.bytes())
         check_length(wanted.uri, data, n_bytes)
         return Fetched(data, answer.meta["version"] or "")
+
+    def stream(self, wanted: SourceObject) -> Iterator[bytes]:
+        """See `StreamedSource`; the length is checked."""
+        path = unquote(wanted.uri.removeprefix(f"{self._bucket}/"))
+        with self._translated_errors(wanted.uri):
+            answer = self._store_of_one_try.get(path)
+            if _is_newer(answer.meta, wanted):
+                raise ChangedDuringReadError(uri=wanted.uri)
+            n_bytes = 0
+            for block in answer.stream(min_chunk_size=BLOCK_BYTES):
+                n_bytes += len(block)
+                yield bytes(block)
+        if n_bytes != answer.meta["size"]:
+            raise SourceUnavailableError(service=wanted.uri, detail="arrived cut short")
 
     def _single_object(self) -> list[SourceObject]:
         """The object that the whole address names, if there is one."""

@@ -70,8 +70,10 @@ class Patience:
         if self._n_failed_in_a_row >= MAX_FAILED_IN_A_ROW:
             return math.inf
         chance = random.random()  # noqa: S311 - jitter is no secret
+        error = state.outcome.exception() if state.outcome else None
+        asked = getattr(error, "retry_after_seconds", None)
         wait = wait_seconds(
-            self._retry, n_failed=state.attempt_number, retry_after=None, random=chance
+            self._retry, n_failed=state.attempt_number, retry_after=asked, random=chance
         )
         return math.inf if wait is None else wait
 
