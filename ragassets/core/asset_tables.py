@@ -164,10 +164,13 @@ PARSED_DOCUMENTS = Stage(
         "title": TEXT,
         "text": TEXT,
         "elements": pl.List(ELEMENT),
+        "metadata": TEXT,
     },
     key="document_id",
     identity=DOCUMENT_IDENTITY,
 )
+"""`metadata` is a JSON object of what was picked out of a record; null for other documents. It goes
+along with `title` from here on."""
 
 VALID_DOCUMENTS = Stage(
     name="valid_documents",
@@ -188,6 +191,7 @@ CLEAN_DOCUMENTS = Stage(
     content={
         **DOCUMENT,
         "title": TEXT,
+        "metadata": TEXT,
         "language": TEXT,
         "document_type": TEXT,
         "media_type": TEXT,
@@ -229,6 +233,7 @@ CHUNKS = Stage(
         "page": COUNT,
         "headings": pl.List(TEXT),
         "title": TEXT,
+        "metadata": TEXT,
         "language": TEXT,
         "document_type": TEXT,
     },

@@ -1,4 +1,4 @@
-"""Lines out of blocks of bytes, as they come from a file or a network; nothing is held but a line."""
+"""Lines out of blocks of bytes, as they come from a file or a network; no more than one is held."""
 
 import zlib
 from collections.abc import Iterable, Iterator

@@ -37,6 +37,8 @@ RST = "text/x-rst"
 ORG = "text/org"
 PLAIN = "text/plain"
 ZIP = "application/zip"
+RECORD = "application/vnd.ragassets.record+json"
+"""What a source of records landed; see `core/records.py`."""
 
 # Names decide only between formats that look alike from inside: kinds of text, and containers too
 # broken to be opened.
@@ -55,6 +57,7 @@ _MARKUP_TYPES = frozenset({MARKDOWN, RST, ORG, CSV, TSV})
 
 # Source: the signatures of the formats' own specifications, as collected in file(1)'s magic.
 _SIGNATURES = (
+    (b'{"ragassets_record":1,', RECORD),
     (b"{\\rtf", RTF),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),

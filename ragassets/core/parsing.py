@@ -59,6 +59,11 @@ class ParsedDocument:
     is_ocr: bool = False
     title: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the format says of the document: front matter, mail headers."""
+    record_metadata: Mapping[str, str | int | float | bool] = field(
+        default_factory=dict[str, str | int | float | bool]
+    )
+    """What a source's settings picked out of a record; hits show it, and filters find it."""
 
     @property
     def text(self) -> str:

@@ -5,6 +5,9 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+API_SCHEMES = ("rest+https", "rest+http")
+FILE_SCHEMES = ("file", "s3", "gs", "az")
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +66,11 @@ class RecordConfig(_Section):
             message = "metadata.acl: who may read is said by the source's `acl`, not by its records"
             raise ValueError(message)
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What records may add to the metadata of hits."""
+        return (*self.metadata, *(() if self.url is None else ("url",)))
 
     @property
     def body(self) -> tuple[BodyType, str] | None:
@@ -162,7 +170,7 @@ def check_record_source(
     """
     from urllib.parse import urlsplit
 
-    is_api = scheme in {"rest+http", "rest+https"}
+    is_api = scheme in API_SCHEMES
     if api is not None and not is_api:
         message = f"api: only rest+https:// and rest+http:// have one, and uri is {uri!r}"
         raise ValueError(message)
@@ -174,6 +182,9 @@ def check_record_source(
         raise ValueError(message)
     if is_api and records is not None and records.format is not None:
         message = f"records.format: {records.format!r} is for files; an API answers JSON"
+        raise ValueError(message)
+    if records is not None and not is_api and scheme not in FILE_SCHEMES:
+        message = f"records: is for files and APIs, and uri is {uri!r}"
         raise ValueError(message)
     if records is not None and not is_api and records.format is None:
         message = "records.format: is missing; files of records are `jsonl`"

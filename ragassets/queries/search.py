@@ -328,8 +328,10 @@ def unknown_filter_keys(workspace: Workspace, filters: Iterable[str]) -> dict[st
 
 def filter_keys(workspace: Workspace) -> list[str]:
     """What can be filtered on: the payload itself, `acl`, and the metadata of every source."""
-    metadata = {key for source in workspace.config.sources.values() for key in source.metadata}
-    return sorted({*PAYLOAD_KEYS, "acl", *metadata})
+    sources = workspace.config.sources.values()
+    metadata = {key for source in sources for key in source.metadata}
+    picked = {key for source in sources if source.records for key in source.records.names}
+    return sorted({*PAYLOAD_KEYS, "acl", *metadata, *picked})
 
 
 def _check_model(workspace: Workspace, index_version: str, fingerprint: str) -> None:

@@ -29,6 +29,9 @@ from ragassets.stages.inputs import (
 )
 from ragassets.stages.recorded_settings import record_settings
 
+SHARED = ("title", "language", "document_type")
+"""What a chunk has of its document beside its identity and its metadata."""
+
 Row = dict[str, object]
 
 
@@ -68,7 +71,7 @@ def chunk_documents(
     config = workspace.config
     tokenizer = workspace.tokenizer(chunking)
     rules = {name: chunking_rules(config, chunking, name) for name in config.sources}
-    columns = (*DOCUMENT_IDENTITY, "text", "blocks", "title", "language", "document_type")
+    columns = (*DOCUMENT_IDENTITY, "text", "blocks", "metadata", *SHARED)
     for rows in rows_in_batches(tables, CLEAN_DOCUMENTS, keys, shards, columns, batch_size=256):
         # Tokenizing many texts at once uses all cores, and takes longer than all else here.
         offsets = tokenizer.offsets_batch(rows["text"].to_list())
@@ -142,11 +145,12 @@ def _chunk(
             tokenizer,
             offsets=offsets,
         )
-        shared = {
-            name: row[name] for name in (*DOCUMENT_IDENTITY, "title", "language", "document_type")
-        }
+        shared = {name: row[name] for name in (*DOCUMENT_IDENTITY, *SHARED)}
+        # Only where there is any, so that documents without keep their hashes.
+        metadata = [row["metadata"]] if row["metadata"] is not None else []
         return [
             shared
+            | {"metadata": row["metadata"]}
             | {
                 "chunk_id": item.chunk_id,
                 "chunking": chunking,
@@ -158,7 +162,11 @@ def _chunk(
                 "page": item.page,
                 "headings": list(item.headings),
                 "output_hash": stable_hash(
-                    item.text_hash, item.page, *map(str, shared.values()), *item.headings
+                    item.text_hash,
+                    item.page,
+                    *map(str, shared.values()),
+                    *item.headings,
+                    *metadata,
                 ),
             }
             for item in made

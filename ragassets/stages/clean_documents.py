@@ -51,7 +51,7 @@ def update_clean_documents(
     )
 
     def compute(keys: list[str]) -> Iterator[Outcome]:
-        columns = (*DOCUMENT_IDENTITY, "title", "media_type", "elements")
+        columns = (*DOCUMENT_IDENTITY, "title", "metadata", "media_type", "elements")
         for rows in rows_in_batches(
             tables, PARSED_DOCUMENTS, keys, shards, columns, batch_size=1024
         ):
@@ -115,8 +115,10 @@ def _clean(item: tuple[Mapping[str, object], CleaningConfig]) -> tuple[str, list
             "language": row["language"],
             "document_type": row["document_type"],
         }
+        if row["metadata"] is not None:
+            output["metadata"] = row["metadata"]
         return [
-            {name: row[name] for name in (*DOCUMENT_IDENTITY, "media_type")}
+            {name: row[name] for name in (*DOCUMENT_IDENTITY, "media_type", "metadata")}
             | output
             | {
                 "n_chars": len(document.text),

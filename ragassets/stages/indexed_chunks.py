@@ -9,6 +9,7 @@ collection.
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -42,7 +43,15 @@ BATCH_POINTS = 1_000
 """Points in one write: 2 MB of vectors and payload at 384 dimensions."""
 
 COLUMNS = ("chunk_id", "document_id", "uri", "source", "source_shard")
-PAYLOAD_COLUMNS = ("text", "page", "title", "language", "document_type", SOURCE_VERSION)
+PAYLOAD_COLUMNS = (
+    "text",
+    "page",
+    "title",
+    "language",
+    "document_type",
+    "metadata",
+    SOURCE_VERSION,
+)
 
 
 def update_indexed_chunks(
@@ -236,9 +245,11 @@ class _IndexRun:
     def _payload(self, row: dict[str, Any]) -> dict[str, object]:
         source = self.workspace.config.source(row["source"])
         versions = self._stamps | {SOURCE_VERSION: row.pop(SOURCE_VERSION)}
+        picked = json.loads(row.pop("metadata") or "{}")
         return chunk_payload(
             **row,
-            metadata=source.metadata,
+            # What the configuration says goes before what a record says of itself.
+            metadata={**picked, **source.metadata},
             acl=source.acl,
             tenant=source.tenant,
             versions={name: versions[name] for name in VERSION_KEYS},

@@ -110,8 +110,11 @@ def _parse(root: str, row: Row) -> tuple[str, list[Row] | Failure]:
             "elements": elements,
             "is_ocr": parsed.is_ocr,
         }
+        if parsed.record_metadata:
+            output["metadata"] = json.dumps(parsed.record_metadata, sort_keys=True)
         return [
             row
+            | {"metadata": None}
             | output
             | {
                 "parser": parsed.parser,

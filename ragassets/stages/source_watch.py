@@ -15,11 +15,12 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import SOURCE_OBJECTS
+from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
 from ragassets.core.discovery import EarlierLooks
 from ragassets.core.fingerprints import document_id
 from ragassets.core.sources import (
     EventQueue,
+    IncrementalSource,
     Listing,
     PagedSource,
     SourceObject,
@@ -44,6 +45,10 @@ OVERLAP = timedelta(minutes=5)
 """Objects that were first seen, or changed, since this long before a pass began are not taken for
 vanished by it: another process may have recorded them when the pass had gone by their place. Two
 machines' clocks differ by less."""
+
+WHOLE_LISTING_INTERVAL = timedelta(hours=1)
+"""After a listing of an API that broke off, another one is tried so late: the changes come in
+between, and a record that is always broken must not cost a whole listing every 30 s."""
 
 MAX_OBJECTS_PER_LOOK = 100_000
 """What a look holds in memory, some 400 bytes each, and writes in one commit. A store that answers
@@ -148,12 +153,49 @@ def look(
     if isinstance(source, StreamSource):
         found = read_stream(workspace, name, source, now=now, budget_seconds=budget_seconds)
         return found, WatchCursor()
+    if isinstance(source, IncrementalSource) and source.is_incremental:
+        return _look_at_changes(workspace, name, source, now), WatchCursor()
     if not isinstance(source, PagedSource):
         (found,) = discover(workspace, [name], now=now)
         return found, WatchCursor()
     if not cursor.pass_id:
         cursor = WatchCursor(uuid.uuid4().hex, now.isoformat(), "")
     return _look_at_pages(workspace, name, source, cursor, now, clock() + budget_seconds, clock)
+
+
+def _look_at_changes(
+    workspace: Workspace, name: str, source: IncrementalSource, now: datetime
+) -> SourceDiscovery:
+    """What changed since the newest object that is known; everything where that may miss something.
+
+    Whole listings also come from the source's schedule and from commands: only they find deletions.
+    """
+    known = read_known_objects(workspace, name)
+    newest = _newest(workspace, name)
+    if newest is None or _is_whole_listing_due(workspace, name, now):
+        (found,) = discover(workspace, [name], now=now)
+        return found
+    try:
+        # A time in the future would hide every change until then.
+        listing = source.list_since(min(newest, now))
+    except SourceUnavailableError as error:
+        listing = Listing((), is_complete=False, message=str(error))
+    return record_listing(workspace, known, listing, now=now, noted="never")
+
+
+def _newest(workspace: Workspace, name: str) -> datetime | None:
+    """When the newest object that is known was modified."""
+    is_alive = (pl.col("source") == name) & ~pl.col("is_deleted")
+    rows = workspace.tables.read(SOURCE_OBJECTS, columns=["modified_at"], where=is_alive)
+    return max(rows["modified_at"].to_list(), default=None)
+
+
+def _is_whole_listing_due(workspace: Workspace, name: str, now: datetime) -> bool:
+    """Whether the last whole listing did not come to its end; not asked for with every look."""
+    rows = workspace.tables.read(SOURCE_LISTINGS, [{"source": name}])
+    if rows.is_empty():
+        return True
+    return not rows["is_complete"][0] and now - rows["listed_at"][0] >= WHOLE_LISTING_INTERVAL
 
 
 def _look_at_pages(  # noqa: PLR0917 - the parts of one call of `look`

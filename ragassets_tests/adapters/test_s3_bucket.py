@@ -176,6 +176,18 @@ class TestFetching:
         with pytest.raises(SourceUnavailableError):
             one.fetch(gone)
 
+    def test_the_checksum_of_the_store_is_enough_where_the_etag_is_no_md5(
+        self, s3: S3Server
+    ) -> None:
+        """As under a key of KMS, or after an upload in parts."""
+        kms = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "key"}
+        s3.put("docs/a.md", "hello world", ChecksumAlgorithm="SHA256", **kms)
+        (entry,) = source().list_objects().objects
+        assert source().fetch(entry) == b"hello world"
+        s3.faults.append(Fault("docs/a.md", spoil=lambda data: b"X" + data[1:]))
+        with pytest.raises(SourceUnavailableError):
+            source().fetch(entry)
+
     def test_a_mirror_gives_what_the_source_cannot(self, s3: S3Server) -> None:
         """Its bytes count only if they are the listed ones."""
         s3.put("docs/a.md", "hello")

@@ -172,6 +172,7 @@ def test_wrong_settings_say_what_is_wrong(settings: dict[str, object], message: 
         ("rest+https://host/x?key=1", {}, {}, "belongs into api.parameters"),
         ("rest+https:///x", {}, {}, "is rest.https://host/path"),
         ("rest+https://host/x", {}, {"format": "jsonl"}, "is for files"),
+        ("kafka://h/t", None, {"format": "jsonl"}, "is for files and APIs"),
         ("./dumps", None, {}, "records.format: is missing"),
         ("rest+https://host/x", {"since": {"parameter": "s"}}, {}, "needs records.updated_at"),
     ],

@@ -11,6 +11,7 @@ from ragassets.adapters.parsers.pandoc import PandocParser, find_pandoc
 from ragassets.adapters.parsers.pdf import PdfParser
 from ragassets.adapters.parsers.plain_text import PlainTextParser
 from ragassets.adapters.parsers.pptx import PptxParser
+from ragassets.adapters.parsers.record import RecordParser
 from ragassets.adapters.parsers.spreadsheet import XlsParser, XlsxParser
 from ragassets.adapters.parsers.unstructured_office import UnstructuredParser
 from ragassets.adapters.parsers.xml_document import XmlParser
@@ -20,6 +21,7 @@ from ragassets.core.parsing import Parser
 def default_parsers() -> tuple[Parser, ...]:
     """Light parsers first, the general one as their fallback; nothing heavy is imported here."""
     return (
+        RecordParser(),
         HtmlParser(),
         MarkdownParser(),
         DelimitedParser(),

@@ -87,13 +87,14 @@ class JsonApi:
         return self._api.since is not None
 
     def list_since(self, moment: datetime) -> Listing:
-        """The records that changed since some moment; never complete.
+        """The records that changed since some moment; all where the API cannot tell.
 
         Raises:
             SourceUnavailableError: Not even the first page could be read.
         """
         since = self._api.since
-        assert since is not None, "asked for changes of a source that cannot tell them"
+        if since is None:
+            return self.list_objects()
         start = moment.astimezone(UTC) - timedelta(seconds=since.overlap_seconds)
         return self._listing({since.parameter: f"{start:%Y-%m-%dT%H:%M:%SZ}"}, is_whole=False)
 
@@ -137,10 +138,8 @@ class JsonApi:
             items = self._items(answer)
             page_hash = content_hash(json.dumps(items, sort_keys=True).encode())
             if items and page_hash == last_hash:
-                raise self._broken(
-                    f"page {number} is page {number - 1} again: does it take the"
-                    " parameters of api.pagination?"
-                )
+                detail = f"page {number} is page {number - 1} again: does api.pagination fit?"
+                raise self._broken(detail)
             last_hash, n_all = page_hash, n_all + len(items)
             yield number, items
             following = next_url(
@@ -148,22 +147,28 @@ class JsonApi:
             )
             if following is None:
                 return
-            if origin(following) != origin(self._base):
-                raise SourceRefusedError(
-                    service=self._uri,
-                    detail=f"page {number} leads to another host, {urlsplit(following).hostname!r},"
-                    " which must not see api.headers",
-                    fix="Set the uri to the host that has all pages",
-                )
-            if following in asked:
-                raise self._broken(f"page {number} leads back to a page that was read before")
+            self._check_next(following, number, asked)
             url = following
-        raise self._broken(f"has more pages than api.max_pages {self._api.max_pages:,} allows")
+        detail = f"has more pages than api.max_pages {self._api.max_pages:,} allows"
+        raise self._broken(detail)
+
+    def _check_next(self, url: str, number: int, asked: set[str]) -> None:
+        if origin(url) != origin(self._base):
+            raise SourceRefusedError(
+                service=self._uri,
+                detail=f"page {number} leads to another host, {urlsplit(url).netloc!r}, which must"
+                " not see api.headers",
+                fix="Set the uri to the host that has all pages",
+            )
+        if url in asked:
+            detail = f"page {number} leads back to a page that was read before"
+            raise self._broken(detail)
 
     def _items(self, answer: Answer) -> list[object]:
         items = search(self._api.items, answer.content)
         if not isinstance(items, list):
-            raise self._broken(f"answered without a list at api.items {self._api.items!r}")
+            detail = f"answered without a list at api.items {self._api.items!r}"
+            raise self._broken(detail)
         return cast("list[object]", items)
 
     def _ask(self, url: str) -> Answer:
@@ -181,16 +186,18 @@ class JsonApi:
                 link = response.headers.get("link", "")
         except httpx.HTTPError as error:
             # Its text is left out: it may quote the query, which may hold a key.
-            raise self._broken(f"cannot be read ({type(error).__name__})") from error
+            detail = f"cannot be read ({type(error).__name__})"
+            raise self._broken(detail) from error
         try:
             return Answer(json.loads(data), link)
         except (ValueError, RecursionError) as error:
             kind = response.headers.get("content-type", "nothing that says what it is")
-            raise self._broken(f"answered no JSON ({kind[:80]}, {len(data):,} bytes)") from error
+            detail = f"answered no JSON ({kind[:80]}, {len(data):,} bytes)"
+            raise self._broken(detail) from error
 
     def _check(self, response: "httpx.Response") -> None:
         status = response.status_code
-        if status < 300:
+        if response.is_success:
             return
         if response.is_redirect:
             target = urlsplit(response.headers.get("location", ""))

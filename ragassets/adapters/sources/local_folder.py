@@ -69,14 +69,14 @@ class LocalFolder:
         """
         return b"".join(self.stream(wanted, block_bytes=-1))
 
-    def stream(self, wanted: SourceObject, *, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
-        """The same in pieces of some size; see `fetch` for what is raised."""
+    def stream(self, wanted: SourceObject, *, block_bytes: int = 0) -> Iterator[bytes]:
+        """The same in pieces, of `BLOCK_BYTES` or of another size; -1 is one piece."""
         uri = wanted.uri
         path = _path_of(uri)
         try:
             with path.open("rb") as file:
                 before = os.fstat(file.fileno())
-                while block := file.read(block_bytes):
+                while block := file.read(block_bytes or BLOCK_BYTES):
                     yield block
                 after = os.fstat(file.fileno())
         except OSError as error:

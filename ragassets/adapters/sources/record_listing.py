@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from ragassets.adapters.sources.landed_bodies import LandedBodies
+from ragassets.core.fingerprints import content_hash
 from ragassets.core.records import RecordMapping, record_uri
 from ragassets.core.source_settings import FetchConfig
 from ragassets.core.sources import Listing, SourceObject, landed_etag
-from ragassets.core.fingerprints import content_hash
 from ragassets.errors import BrokenRecordError
 
 BATCH_RECORDS = 500

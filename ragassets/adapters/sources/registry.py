@@ -3,25 +3,35 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import unquote, urlsplit
 
+from wcmatch import glob
+
+from ragassets.adapters.sources.json_api import JsonApi
 from ragassets.adapters.sources.kafka_topic import KafkaTopic
 from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.local_folder import LocalFolder
 from ragassets.adapters.sources.object_store import ObjectStoreSource
 from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.adapters.sources.patience import Patience
+from ragassets.adapters.sources.record_files import RecordFiles
 from ragassets.adapters.sources.reliable_source import ReliablePagedSource, ReliableSource
 from ragassets.adapters.sources.s3_bucket import S3Bucket
 from ragassets.adapters.sources.s3_events import S3EventQueue
 from ragassets.adapters.sources.web.crawl_memory import CrawlMemory
 from ragassets.config import SourceConfig
+from ragassets.core.record_settings import API_SCHEMES, ApiConfig, RecordConfig
+from ragassets.core.records import RecordMapping
 from ragassets.core.retries import ONE_TRY
-from ragassets.core.sources import EventQueue, PagedSource, Source
+from ragassets.core.sources import EventQueue, PagedSource, Source, StreamedSource
 from ragassets.core.web_settings import WEB_SCHEMES
 
 OBJECT_STORES: Mapping[str, type[S3Bucket | ObjectStoreSource]] = MappingProxyType(
     {"s3": S3Bucket, "gs": ObjectStoreSource, "az": ObjectStoreSource}
 )
+
+DUMP_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+"""A local address with such an end names a file, not a folder."""
 
 
 def open_source(config: SourceConfig, bodies: LandedBodies, crawls: CrawlMemory) -> Source:
@@ -35,10 +45,12 @@ def open_source(config: SourceConfig, bodies: LandedBodies, crawls: CrawlMemory)
     """
     if config.scheme == "kafka":
         return _topic(config, bodies)
-    source, base = _open(config, bodies, crawls), base_uri(config.uri)
-    mirrors = {base_uri(uri): _open(config.at(uri), bodies, crawls) for uri in config.mirrors}
     # A local file that cannot be read now cannot be read in a second either.
     patience = Patience(ONE_TRY if config.scheme == "file" else config.fetch.retry)
+    if config.has_records:
+        return _open_records(config, bodies, patience)
+    source, base = _open(config, bodies, crawls), base_uri(config.uri)
+    mirrors = {base_uri(uri): _open(config.at(uri), bodies, crawls) for uri in config.mirrors}
     if isinstance(source, PagedSource):
         return ReliablePagedSource(source, base, mirrors, fetching=config.fetch, patience=patience)
     return ReliableSource(source, base, mirrors, fetching=config.fetch, patience=patience)
@@ -59,14 +71,44 @@ def base_uri(uri: str) -> str:
     return uri.rstrip("/") if "://" in uri else Path(uri).absolute().as_uri()
 
 
+def _open_records(config: SourceConfig, bodies: LandedBodies, patience: Patience) -> Source:
+    """A source whose documents are records: of files, or of an API."""
+    mapping = RecordMapping(config.records or RecordConfig())
+    if config.scheme in API_SCHEMES:
+        return JsonApi(
+            config.uri,
+            config.api or ApiConfig(),
+            mapping,
+            bodies,
+            fetching=config.fetch,
+            patience=patience,
+        )
+    return RecordFiles(
+        _open_files(config), mapping, bodies, fetching=config.fetch, patience=patience
+    )
+
+
+def _open_files(config: SourceConfig) -> StreamedSource:
+    """The files of a source of dumps; its address may name one of them."""
+    uri = config.uri
+    if config.scheme == "file" and uri.lower().endswith(DUMP_SUFFIXES):
+        path = Path(unquote(urlsplit(uri).path)) if "://" in uri else Path(uri)
+        return LocalFolder(str(path.parent), [glob.escape(path.name)], [])
+    return _open_store(config)
+
+
 def _open(config: SourceConfig, bodies: LandedBodies, crawls: CrawlMemory) -> Source:
-    if config.scheme == "file":
-        return LocalFolder(config.uri, config.include, config.exclude)
     if config.scheme in WEB_SCHEMES:
         # Every run imports this module; what speaks HTTP and reads pages costs the others nothing.
         from ragassets.adapters.sources.web.web_site import WebSite
 
         return WebSite(config, bodies, crawls)
+    return _open_store(config)
+
+
+def _open_store(config: SourceConfig) -> LocalFolder | S3Bucket | ObjectStoreSource:
+    if config.scheme == "file":
+        return LocalFolder(config.uri, config.include, config.exclude)
     return OBJECT_STORES[config.scheme](
         config.uri, config.include, config.exclude, store=config.store, fetching=config.fetch
     )

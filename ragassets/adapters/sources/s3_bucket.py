@@ -7,6 +7,7 @@ MD5.
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -118,7 +119,8 @@ class S3Bucket:
         with translated_errors(wanted.uri):
             # With a checksum the client itself verifies it while reading.
             answer = self._client.get_object(ChecksumMode="ENABLED", **request)
-            with answer["Body"] as body:
+            # Not the body as context manager: that is the stream below it, which checks nothing.
+            with closing(answer["Body"]) as body:
                 check_size(wanted.uri, answer["ContentLength"], self._fetching)
                 data: bytes = body.read()
         if not _is_encrypted_by_key(answer):
@@ -132,7 +134,7 @@ class S3Bucket:
         request = {"Bucket": self._bucket, "Key": self._key(wanted.uri), "IfMatch": wanted.etag}
         with translated_errors(wanted.uri):
             answer = self._client.get_object(ChecksumMode="ENABLED", **request)
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:
                 yield from body.iter_chunks(BLOCK_BYTES)
 
     @property
