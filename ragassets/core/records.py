@@ -75,10 +75,11 @@ class RecordMapping:
         """
         if not isinstance(value, dict):
             raise BrokenRecordError(place=place, detail="it is no JSON object")
+        value = cast("dict[str, object]", value)
         record_id = self._identity(value, place)
         return Record(
             record_id=record_id,
-            body=write_envelope(self._envelope(cast("dict[str, object]", value))),
+            body=write_envelope(self._envelope(value)),
             updated_at=read_time(self._found(self._config.updated_at, value)),
             is_deleted=_is_true(self._found(self._config.deleted, value)),
         )
@@ -175,7 +176,7 @@ def read_time(value: object) -> datetime | None:
 def _compiled(path: str) -> "ParsedResult":
     import jmespath
 
-    return cast("ParsedResult", jmespath.compile(path))
+    return jmespath.compile(path)
 
 
 def _text(value: object) -> str:

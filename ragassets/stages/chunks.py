@@ -147,7 +147,7 @@ def _chunk(
         )
         shared = {name: row[name] for name in (*DOCUMENT_IDENTITY, *SHARED)}
         # Only where there is any, so that documents without keep their hashes.
-        metadata = [row["metadata"]] if row["metadata"] is not None else []
+        metadata = [str(row["metadata"])] if row["metadata"] is not None else []
         return [
             shared
             | {"metadata": row["metadata"]}

@@ -200,7 +200,7 @@ class JsonApi:
         if response.is_success:
             return
         if response.is_redirect:
-            target = urlsplit(response.headers.get("location", ""))
+            target = urlsplit(str(response.headers.get("location", "")))
             place = target._replace(query="", fragment="").geturl()[:200]
             detail = f"redirects to {place!r}"
             raise SourceRefusedError(
