@@ -164,7 +164,8 @@ class StaleSourcesConfig(_Section):
     """When a source that a daemon looks at counts as stale."""
 
     after_intervals: int = Field(default=2, ge=1, le=1000)
-    """It was not completely listed for so many of its own intervals, an hour at least."""
+    """It was not completely listed for so many of its own intervals, three hours at
+    least, and a day for web sites. Streams (Kafka) have no listing, and are not judged by any."""
     after_hours: Annotated[float, Field(gt=0)] | None = None
     """In place of intervals; also for sources that only commands list."""
     unreachable_minutes: float = Field(default=15, ge=0)

@@ -7,9 +7,12 @@ from pydantic import BaseModel, ConfigDict
 
 from ragassets.core.problems import Problem, counted
 
-SHORTEST = timedelta(hours=1)
+SHORTEST = timedelta(hours=3)
 """Before a source counts as stale: looks that find nothing new are noted every ten minutes only,
-and a long listing takes a while."""
+and one pass over a bucket of millions takes a hundred looks."""
+
+SHORTEST_CRAWL = timedelta(days=1)
+"""The same of web sites: a polite crawl of ten thousand pages takes hours."""
 
 
 class Listing(BaseModel):

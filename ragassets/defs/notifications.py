@@ -120,15 +120,19 @@ def listing_deadlines(config: Config, healthy_at: Mapping[str, datetime]) -> dic
 def _deadlines(
     source: SourceConfig, stale: StaleSourcesConfig, healthy_at: datetime
 ) -> list[datetime]:
-    from ragassets.core.source_health import SHORTEST
+    from ragassets.core.source_health import SHORTEST, SHORTEST_CRAWL
 
+    if source.is_stream:
+        # Messages are read one by one, so nobody ever has a whole listing.
+        return []
     if stale.after_hours is not None:
         return [healthy_at + timedelta(hours=stale.after_hours)]
     deadlines: list[datetime] = []
     watching = source.watching
     if watching is not None and watching.queue is None:
-        wait = timedelta(seconds=watching.interval_seconds) * stale.after_intervals
-        deadlines.append(healthy_at + max(wait, SHORTEST))
+        interval = timedelta(seconds=watching.interval_seconds + source.rest_seconds)
+        shortest = SHORTEST_CRAWL if source.rest_seconds else SHORTEST
+        deadlines.append(healthy_at + max(interval * stale.after_intervals, shortest))
     if source.schedule is not None:
         times = cron_string_iterator(healthy_at.timestamp(), source.schedule, source.timezone)
         upcoming = (moment for moment in times if moment > healthy_at)

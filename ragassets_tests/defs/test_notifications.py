@@ -331,18 +331,30 @@ def test_an_unreachable_and_a_stale_source_are_told(daemon: Daemon, server: Http
     daemon.list_source()
     daemon.tick()
     assert told(server)[-1] == [("ended", "source 'handbook' cannot be listed")]
-    daemon.tick(61 * MINUTE)
+    daemon.tick(181 * MINUTE)
     assert told(server)[-1] == [("new", "source 'handbook' was not listed in time")]
 
 
 def test_a_schedule_may_be_missed_so_often(daemon: Daemon) -> None:
-    """Nightly at three, Berlin: after the second missed night, and an hour of grace."""
+    """Nightly at three, Berlin: after the second missed night, and three hours of grace."""
     daemon.project.configure_source(sensor=False, schedule="0 3 * * *", timezone="Europe/Berlin")
     listed = datetime(2026, 11, 20, 2, 10, tzinfo=UTC)
     deadlines = notifications.listing_deadlines(daemon.project.config, {"handbook": listed})
-    assert deadlines == {"handbook": datetime(2026, 11, 22, 3, 0, tzinfo=UTC)}
+    assert deadlines == {"handbook": datetime(2026, 11, 22, 5, 0, tzinfo=UTC)}
     daemon.project.configure_source(schedule=None)
     assert notifications.listing_deadlines(daemon.project.config, {"handbook": listed}) == {}
+
+
+def test_a_stream_is_never_stale_and_a_site_has_a_day(daemon: Daemon) -> None:
+    """A topic has no whole listing, and a polite crawl takes hours."""
+    listed = datetime(2026, 11, 20, 2, 10, tzinfo=UTC)
+    project = daemon.project
+    project.configure_source(uri="https://docs.acme.example/", sensor=True)
+    project.configure_source("news", uri="kafka://127.0.0.1:9092/news", sensor=True)
+    seen = dict.fromkeys(["handbook", "news"], listed)
+    assert notifications.listing_deadlines(project.config, seen) == {
+        "handbook": datetime(2026, 11, 21, 2, 10, tzinfo=UTC)
+    }
 
 
 def test_an_embedding_service_that_is_down_is_told(daemon: Daemon, server: HttpReceiver) -> None:
