@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -623,6 +626,59 @@ def test_the_state_survives_the_daemon(
     files = [path for path in home.rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+KILLED_AFTER_SENDING = """
+import logging, os, signal, sys
+from datetime import datetime
+from dagster import DagsterInstance
+from ragassets.config import load_config
+from ragassets.defs import notification_tick
+from ragassets.defs.resources import WorkspaceResource
+
+config, home, now = load_config(sys.argv[1]), sys.argv[2], datetime.fromisoformat(sys.argv[3])
+send_all = notification_tick.send_all
+
+def send_and_die(messages):
+    assert set(send_all(messages).values()) == {None}
+    os.kill(os.getpid(), signal.SIGKILL)
+
+notification_tick.send_all = send_and_die
+with DagsterInstance.local_temp(home) as instance:
+    tick = notification_tick.Tick(
+        instance, WorkspaceResource(config), config.notifications,
+        checks=[], location=None, log=logging.getLogger(),
+    )
+    tick.run(now)
+"""
+
+
+@pytest.mark.slow
+def test_a_daemon_that_is_killed_after_sending_tells_once_more_and_not_at_once(
+    tmp_path: Path, server: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a real SIGKILL and a storage on disk; the copy has the same id."""
+    project = Project(tmp_path / "project")
+    monkeypatch.setenv("HOOK", f"{server.url}/{SECRET}")
+    configure(project, pager={"webhook": {"webhook_url": "${HOOK}"}})
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with DagsterInstance.local_temp(str(home)) as instance:
+        daemon = Daemon(project, instance)
+        daemon.run(unreachable())
+    arguments = [str(project.config_file), str(home), daemon.now.isoformat()]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AFTER_SENDING, *arguments], check=False, timeout=200
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len(server.posts) == 1
+    with DagsterInstance.local_temp(str(home)) as instance:
+        daemon.instance = instance
+        assert daemon.tick(timedelta(seconds=30)) == "0 new to tell, 1 wait"
+        assert daemon.tick(timedelta(seconds=30)) == "0 new to tell, told pager"
+        assert daemon.tick(HOUR) == "0 new to tell"
+    first, second = (post.json["id"] for post in server.posts)
+    assert first == second
 
 
 def test_no_secret_reaches_what_dagster_knows_of_us(daemon: Daemon) -> None:
