@@ -58,6 +58,8 @@ class IngestReport:
     """Versions that are built from recent documents only, as was asked for."""
     n_replayed: int = 0
     """Documents of the window that was asked for: they were fetched again."""
+    n_waiting: int = 0
+    """Documents that could not be fetched, because their source gives nothing now."""
 
     def as_json(self) -> dict[str, object]:
         """The public shape of `ragassets ingest --json`: fields may be added, none goes."""
@@ -68,12 +70,13 @@ class IngestReport:
             "runs": self.n_runs,
             "documents": {
                 "discovered": self.n_discovered,
-                "computed": self.n_tried - min(self.n_tried, self.n_new_dead_letters),
+                "computed": max(0, self.n_tried - self.n_new_dead_letters - self.n_waiting),
                 "reused": self.n_discovered - min(self.n_discovered, self.n_tried),
                 "removed": count("raw_documents", metadata.N_REMOVED),
                 "dead_lettered": self.n_new_dead_letters,
                 "dead_letters": self.n_dead_letters,
                 "replayed": self.n_replayed,
+                "waiting": self.n_waiting,
             },
             "chunks": {
                 "computed": n_new_chunks,
@@ -426,6 +429,7 @@ class CommandRuns:
         """Add up, and ask the tables what needs attention."""
         from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
         from ragassets.core.discovery import describe_listing_problem
+        from ragassets.stages.source_witness import waiting_documents
 
         tables = self.resource.workspace.tables
         objects = tables.read(SOURCE_OBJECTS, columns=["source", "is_deleted"])
@@ -437,6 +441,8 @@ class CommandRuns:
             for source, message in listings.select("source", "message").iter_rows()
             if message
         ]
+        waiting = waiting_documents(tables, sources)
+        problems += map(str, waiting)
         return IngestReport(
             n_runs=self.n_runs,
             n_discovered=int(listings["n_objects"].sum()) if self.has_listed else alive.height,
@@ -445,6 +451,7 @@ class CommandRuns:
             n_new_dead_letters=letters.get(metadata.N_NEW_DOCUMENTS, 0),
             n_dead_letters=letters.get(metadata.N_DOCUMENTS, 0),
             n_replayed=self.n_replayed,
+            n_waiting=sum(one.n_documents for one in waiting),
             seconds=time.monotonic() - self.started,
             problems=(*problems, *_removed(self.resource), *_unsealed(self.resource, versions)),
             planned=tuple(_planned(self.resource, versions).values()),

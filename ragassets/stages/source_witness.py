@@ -5,8 +5,9 @@ attempts, else five such runs park documents that nobody ever tried. So a failur
 proof: can the source give an object now that it gave before?
 """
 
+import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -102,6 +103,39 @@ def open_witness(workspace: Workspace, source: str, tables: Tables) -> SourceWit
         return [listed_object(row) for row in smallest.iter_rows(named=True)]
 
     return SourceWitness(workspace.source(source).fetch, known)
+
+
+@dataclasses.dataclass(frozen=True)
+class Waiting:
+    """Documents of one source that wait for it to give anything at all."""
+
+    source: str
+    n_documents: int
+    message: str
+    """What it said of one of them."""
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        return (
+            f"source {self.source!r} gives nothing now: {self.n_documents} documents wait for it,"
+            f" and are tried again by themselves: {self.message}"
+        )
+
+
+def waiting_documents(tables: Tables, sources: Sequence[str]) -> list[Waiting]:
+    """Of the named sources those that could not be fetched from, as the last runs found out."""
+    rows = tables.read(
+        RAW_DOCUMENTS.outputs,
+        columns=["source", "document_id", "error_message"],
+        where=pl.col("source").is_in(list(sources))
+        & pl.col("failed_input_hash").is_not_null()
+        & (pl.col("attempts") == 0),
+    )
+    by_source = rows.sort("document_id").partition_by("source", as_dict=True, maintain_order=True)
+    return [
+        Waiting(str(name), part.height, str(part["error_message"][0]))
+        for (name,), part in sorted(by_source.items())
+    ]
 
 
 def listed_object(row: dict[str, object], *, version_id: str = "") -> SourceObject:

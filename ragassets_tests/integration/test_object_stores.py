@@ -103,6 +103,31 @@ def test_an_empty_answer_is_refused_by_the_guard(project: Project, s3: S3Server)
     assert found(project, "tomatoes basil") == f"s3://{BUCKET}/docs/garden.md"
 
 
+def test_an_expired_token_while_objects_are_fetched_is_told_and_loses_nothing(
+    project: Project, s3: S3Server
+) -> None:
+    """The listing went well, so without a word everything would look as if it were done."""
+    s3.put("docs/garden.md", "# Garden\n\nOnly pumpkins grow behind the canteen now.")
+    s3.put("docs/new.txt", "Ping-pong tables stand in the old library.")
+    s3.faults.append(Fault("/docs/", status=400, code="ExpiredToken"))
+    for _ in range(2):
+        report = project.ingest()
+        (problem,) = report.problems
+        assert problem.startswith("source 'handbook' gives nothing now: 2 documents wait for it")
+        assert "ExpiredToken. Renew the credentials in the environment" in problem
+        documents = report.as_json()["documents"]
+        assert isinstance(documents, dict)
+        assert (documents["waiting"], documents["computed"], documents["dead_letters"]) == (2, 0, 0)
+    assert project.holds_text("Tomatoes")
+    s3.faults.clear()
+    report = project.ingest()
+    assert report.problems == ()
+    assert counts(report, "raw_documents") == (2, 4, 0)
+    assert project.holds_text("pumpkins")
+    assert not project.holds_text("Tomatoes")
+    assert project.disagreements() == []
+
+
 def test_an_object_that_cannot_be_fetched_keeps_its_old_version(
     project: Project, s3: S3Server
 ) -> None:
