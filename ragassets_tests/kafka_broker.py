@@ -71,7 +71,9 @@ class Broker:
         from confluent_kafka import Producer
 
         # One by one: this broker tells the beginning of the last batch for the partition's end.
-        producer = Producer({"bootstrap.servers": self.address, "batch.num.messages": 1})
+        producer = Producer(
+            {"bootstrap.servers": self.address, "batch.num.messages": 1, "log_level": 0}
+        )
         pairs = messages.items() if isinstance(messages, Mapping) else messages
         for key, value in pairs:
             producer.produce(topic, key=key, value=value, **options)

@@ -480,6 +480,8 @@ EFFECTS: tuple[tuple[str, str], ...] = (
         for effect in ("ensure_collection", "upsert", "delete", "switch_alias", "drop_collection")
     ),
     ("ragassets.adapters.catalog.Catalog", "replace_documents"),
+    ("ragassets.adapters.sources.landed_bodies.LandedBodies", "land"),
+    ("ragassets.adapters.sources.kafka_topic.TopicReader", "tell"),
 )
 """Every function that changes something outside the process."""
 
