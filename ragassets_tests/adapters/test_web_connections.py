@@ -4,7 +4,7 @@ import pytest
 from httpcore import ConnectError, NetworkBackend, NetworkStream
 
 from ragassets.adapters.sources.web.connections import Deadline, GuardedBackend
-from ragassets.adapters.sources.web.http_reader import HttpReader
+from ragassets.adapters.sources.web.http_reader import Answer, HttpReader
 from ragassets.core.public_addresses import AllowedAddresses
 from ragassets.core.web_settings import WebConfig
 from ragassets.errors import PrivateAddressError, SourceUnavailableError
@@ -37,6 +37,17 @@ def connect(found: list[list[str]], *, allowed: tuple[str, ...] = (), silent: st
     )
     backend.connect_tcp("docs.example.com", 443)
     return network
+
+
+def read(reader: HttpReader, url: str) -> Answer:
+    """What is behind an address and all its redirects."""
+    return reader.get(
+        url,
+        to_follow=lambda _: {},
+        wants_body=lambda *_: True,
+        max_bytes=1_000,
+        total_seconds=5,
+    )
 
 
 def test_the_address_that_was_looked_at_is_the_one_that_is_connected_to() -> None:
@@ -88,13 +99,7 @@ def test_no_notation_of_loopback_gets_past(host: str) -> None:
             HttpReader(WebConfig(), "http://docs.example.com", read_seconds=2) as reader,
             pytest.raises(SourceUnavailableError),
         ):
-            reader.get(
-                url,
-                to_follow=lambda _: {},
-                wants_body=lambda *_: True,
-                max_bytes=1_000,
-                total_seconds=5,
-            )
+            read(reader, url)
         assert site.requests == []
 
 
@@ -109,11 +114,5 @@ def test_a_redirect_is_looked_at_like_any_address() -> None:
             HttpReader(web, site.url, read_seconds=2) as reader,
             pytest.raises(PrivateAddressError, match=r"127\.0\.0\.2, which is not public"),
         ):
-            reader.get(
-                f"{site.url}/",
-                to_follow=lambda _: {},
-                wants_body=lambda *_: True,
-                max_bytes=1_000,
-                total_seconds=5,
-            )
+            read(reader, f"{site.url}/")
         assert inside.requests == []

@@ -436,6 +436,16 @@ class TestManners:
         first = site.requests.index("/a.html")
         assert site.times[first + 1] - site.times[first] > 0.45
 
+    def test_a_site_that_asks_for_an_hour_is_left_alone(
+        self, site: WebServer, opened: Opened
+    ) -> None:
+        """No run waits that long; what was found until then counts."""
+        site.put("/a.html", status=503, headers={"Retry-After": "3600"})
+        listing = opened.source(depth=9).list_objects()
+        assert set(opened.paths(listing)) == {"/"}
+        assert "not to be asked for 3,600 s" in listing.message
+        assert site.count("/b.html") == 0
+
     def test_headers_go_to_the_site_alone(self, site: WebServer, opened: Opened) -> None:
         """A sitemap elsewhere must not learn the token."""
         with running_site() as other:

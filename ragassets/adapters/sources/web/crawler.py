@@ -269,8 +269,12 @@ class Crawler:
         now = datetime.fromtimestamp(self._clock(), UTC)
         asked = parse_retry_after(answer.headers.get("retry-after"), now=now)
         self._failed(crawl, visit, _said(answer), is_passing=True, retry_after=asked)
-        if asked is not None and asked <= self._rules.fetching.retry.max_retry_after_seconds:
-            crawl.next_request_at = max(crawl.next_request_at, self._clock() + asked)
+        if asked is None:
+            return
+        if asked > self._rules.fetching.retry.max_retry_after_seconds:
+            crawl.note(f"the site asks not to be asked for {asked:,.0f} s: the crawl ended there")
+            crawl.drop_line()
+        crawl.next_request_at = max(crawl.next_request_at, self._clock() + asked)
 
     def _take_refusal(self, crawl: Crawl, visit: Visit, answer: Answer) -> None:
         """401, 403 and their like: of a document that was there, nobody knows whether it is."""

@@ -29,7 +29,10 @@ from ragassets.errors import (
 REFUSED = frozenset({401, 403})
 
 STEP_SECONDS = 5.0
-"""After this a crawl is saved, and a sensor may stop it."""
+"""After this a sensor's crawl is saved, and may be stopped."""
+
+RUN_STEP_SECONDS = 60.0
+"""After this a run's crawl is saved. A run that dies begins anew, and knows what was saved."""
 
 WATCH_PAGE_SECONDS = 15.0
 """For one page in a look of a sensor, which has 25 s and may not reach 60."""
@@ -193,6 +196,7 @@ class WebSite:
 
     def _steps(self, slot: str, crawl: Crawl, page_seconds: float) -> Iterator[ListingPage]:
         """Crawl on; each step is saved before anybody learns of it."""
+        seconds = STEP_SECONDS if slot == "watch" else RUN_STEP_SECONDS
         with self._reader() as reader:
             rules = self._rules(self._robots(reader, page_seconds), page_seconds)
             crawler = Crawler(rules, reader, self._bodies, clock=self._clock, sleep=self._sleep)
@@ -201,7 +205,7 @@ class WebSite:
             else:
                 crawl.step += 1
             while True:
-                crawler.advance(crawl, self._clock() + STEP_SECONDS)
+                crawler.advance(crawl, self._clock() + seconds)
                 self._memory.save(slot, crawl)
                 yield self._page(crawl, after_step=crawl.step - 1)
                 if crawl.is_over:
