@@ -20,15 +20,21 @@ from ragassets.core.fingerprints import data_version, document_id
 from ragassets.core.sources import Listing, StreamSource
 from ragassets.core.stages import SHARD
 from ragassets.core.tables import Snapshot
-from ragassets.errors import ConfigurationError, SourceUnavailableError
+from ragassets.errors import ConcurrentWriteError, ConfigurationError, SourceUnavailableError
 from ragassets.stages.inputs import partitions_of
 from ragassets.stages.retired_shards import forget_source
 from ragassets.stages.tombstones import forgotten_documents
 
 Noted = Literal["always", "problems", "never"]
+
 NOTE_INTERVAL = timedelta(minutes=10)
 """Looks that changed nothing are noted so often: each note is a commit, and a look every 30 s would
 make a million of them in a year."""
+
+OVERLAP = timedelta(minutes=5)
+"""Objects that were first seen, or changed, since this long before a pass began are not taken for
+vanished by it: another process may have recorded them when the pass had gone by their place. Two
+machines' clocks differ by less."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +92,13 @@ def _discover(
     else:
         known = read_known_objects(workspace, name)
         listing = _list(workspace, name, is_known=known.rows.height > 0)
-        found = record_listing(workspace, known, listing, now=now, is_confirmed=is_confirmed)
+        try:
+            found = record_listing(workspace, known, listing, now=now, is_confirmed=is_confirmed)
+        except ConcurrentWriteError:
+            if not workspace.config.source(name).lands_bodies:
+                raise
+            known = read_known_objects(workspace, name)
+            found = _record_late(workspace, known, listing, now, is_confirmed=is_confirmed)
         rows = known.rows.filter(~pl.col(SHARD).is_in(found.changed_shards))
     empty = dict.fromkeys(workspace.config.source_shards(name), data_version([]))
     versions = empty | _versions(rows) | found.data_versions
@@ -195,6 +207,36 @@ def record_listing(
         },
         changed_shards=found.changed_shards,
         problem=problem,
+    )
+
+
+def _record_late(
+    workspace: Workspace,
+    known: KnownObjects,
+    listing: Listing,
+    began_at: datetime,
+    *,
+    is_confirmed: bool,
+) -> SourceDiscovery:
+    """Record a listing that somebody else's came in between of: a crawl may take an hour.
+
+    What was recorded since it began is newer than what it says of the same documents.
+    """
+    since = began_at - OVERLAP
+    newer = known.rows.filter(pl.col("changed_at") >= since)["document_id"]
+    names = set(newer)
+
+    def is_older(uri: str) -> bool:
+        return document_id(known.source, uri) not in names
+
+    older = dataclasses.replace(
+        listing,
+        objects=[entry for entry in listing.objects if is_older(entry.uri)],
+        deleted=[uri for uri in listing.deleted if is_older(uri)],
+    )
+    earlier = EarlierLooks(since, newer)
+    return record_listing(
+        workspace, known, older, now=began_at, is_confirmed=is_confirmed, earlier=earlier
     )
 
 

@@ -29,6 +29,7 @@ from ragassets.core.sources import (
 from ragassets.core.stages import SHARD
 from ragassets.errors import SourceUnavailableError
 from ragassets.stages.source_objects import (
+    OVERLAP,
     SourceDiscovery,
     discover,
     is_note_due,
@@ -40,11 +41,6 @@ from ragassets.stages.source_stream import read_stream
 
 LOOK_SECONDS = 25.0
 """Of one look. Dagster gives a sensor 60 s, and writing what was seen has to fit in too."""
-
-OVERLAP = timedelta(minutes=5)
-"""Objects that were first seen, or changed, since this long before a pass began are not taken for
-vanished by it: another process may have recorded them when the pass had gone by their place. Two
-machines' clocks differ by less."""
 
 WHOLE_LISTING_INTERVAL = timedelta(hours=1)
 """After a listing of an API that broke off, another one is tried so late: the changes come in

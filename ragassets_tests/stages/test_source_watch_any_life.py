@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import SOURCE_OBJECTS
 from ragassets.errors import SourceUnavailableError
-from ragassets.stages.source_objects import discover
-from ragassets.stages.source_watch import OVERLAP, WatchCursor, look
+from ragassets.stages.source_objects import OVERLAP, discover
+from ragassets.stages.source_watch import WatchCursor, look
 from ragassets_tests.fakes import InMemoryTables
 from ragassets_tests.paged_bucket import Bucket
 from ragassets_tests.scenario import Project

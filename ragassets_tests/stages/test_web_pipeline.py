@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from ragassets.adapters.sources.web import web_site
+from ragassets.adapters.sources.web.web_site import WebSite
 from ragassets.core.asset_tables import SOURCE_LISTINGS, SOURCE_OBJECTS
+from ragassets.core.sources import Listing
 from ragassets.queries.search import Target, search
 from ragassets.stages.source_objects import discover
 from ragassets.stages.source_watch import WatchCursor, look
@@ -143,3 +145,31 @@ def test_looks_of_a_sensor_go_on_with_one_crawl(
     rows = project.rows(SOURCE_LISTINGS)
     assert rows["is_complete"].to_list() == [True]
     assert project.workspace.checkpoints.load("listings/handbook") is None
+
+
+def test_a_long_crawl_is_not_thrown_away_because_somebody_else_recorded_meanwhile(
+    site: WebServer, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was recorded while it ran is newer; the rest of it counts."""
+    discover(project.workspace, ["handbook"], now=NOW)
+    crawl, is_slow = WebSite.list_objects, [True]
+
+    def slow_crawl(opened: WebSite) -> Listing:
+        found = crawl(opened)
+        if is_slow.pop():
+            is_slow.append(False)
+            site.page("/docs/security", "Security, as it is now")
+            site.page("/docs/new", "A new page")
+            site.sitemap("/sitemap.xml", *map(path_of, TOPICS), "/docs/new")
+            discover(project.workspace, ["handbook"], now=NOW + timedelta(hours=1, minutes=30))
+        return found
+
+    site.page("/docs/expenses", "Expenses, changed before the crawl")
+    del site.pages["/docs/garden"]
+    monkeypatch.setattr(WebSite, "list_objects", slow_crawl)
+    (found,) = discover(project.workspace, ["handbook"], now=NOW + timedelta(hours=1))
+    assert found.problem == ""
+    assert alive(project) == ["expenses", "kitchen", "new", "security", "vacation"]
+    rows = project.rows(SOURCE_OBJECTS, pl.col("uri").str.ends_with("/security"))
+    body = project.workspace.landed_bodies("handbook").read(rows["etag"][0])
+    assert b"as it is now" in body
