@@ -38,6 +38,8 @@ TITLE = "A bucket of 100,000 objects"
 SIZES = tuple(int(size) for size in os.environ.get("BUCKET_SIZES", "10000,100000").split(","))
 N_SHARDS = 64
 BURST = 10_000
+N_EVENTS = 1000
+"""The queue of moto looks at all of its messages for every request."""
 BUCKET = "benchmark"
 QUEUE = "events"
 SOURCE = "handbook"
@@ -81,21 +83,22 @@ def _measure(folder: Path, size: int) -> dict[str, dict[str, Any]]:
         take("asked", ask)
         in_own_process(settle, str(folder))
         take("nothing", ask)
+        take("settled", ask_again)
         put(["folder-050/the-new-one.txt"])
         take("one", watch)
         take("one_asked", ask)
         take("one_run", fetch_one_shard)
         in_own_process(settle, str(folder))
-        put(_keys("burst"))
+        put(_keys("burst", BURST))
         take("burst", watch)
         take("burst_asked", ask)
-        put(_keys("event"), tells=True)
+        put(_keys("event", N_EVENTS), tells=True)
         take("events", take_events)
     return figures
 
 
-def _keys(name: str) -> list[str]:
-    return [f"folder-{number % FOLDERS:03d}/{name}-{number:06d}.txt" for number in range(BURST)]
+def _keys(name: str, n_keys: int) -> list[str]:
+    return [f"folder-{number % FOLDERS:03d}/{name}-{number:06d}.txt" for number in range(n_keys)]
 
 
 def _report(found: dict[int, dict[str, dict[str, Any]]]) -> list[str]:
@@ -109,9 +112,10 @@ def _report(found: dict[int, dict[str, dict[str, Any]]]) -> list[str]:
         ("sensor: a pass that finds nothing new", "idle"),
         ("sensor: a pass that finds one new object", "one"),
         (f"sensor: a pass that finds {BURST:,} new objects", "burst"),
-        (f"sensor: {BURST:,} events of new objects in a queue", "events"),
+        (f"sensor: {N_EVENTS:,} events of new objects in a queue", "events"),
         ("asking for runs: everything is behind", "asked"),
         ("asking for runs: nothing is behind", "nothing"),
+        ("asking for runs: the tick after that, nothing was committed", "settled"),
         ("asking for runs: one object is behind", "one_asked"),
         (f"asking for runs: {BURST:,} objects are behind", "burst_asked"),
     ]
@@ -321,6 +325,13 @@ def ask(folder: str) -> dict[str, Any]:
     """Ticks of the sensor that asks for runs, until it asks for no more."""
     figures = _ticks(folder, "process_changed_documents", lambda result: not result.run_requests)
     return {**figures, "runs": sum(figures["runs_by_tick"])}
+
+
+def ask_again(folder: str) -> dict[str, Any]:
+    """The second of two ticks between which nothing was committed."""
+    n_ticks = iter((False, True))
+    figures = _ticks(folder, "process_changed_documents", lambda _: next(n_ticks))
+    return {"ticks": figures["ticks"][1:], "runs": sum(figures["runs_by_tick"])}
 
 
 def _ticks(_: str, sensor: str, is_over: Callable[[Any], bool]) -> dict[str, Any]:

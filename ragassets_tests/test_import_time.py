@@ -11,6 +11,8 @@ from ragassets_tests.corpora import REPOSITORY_ROOT
 
 HEAVY = (
     "alembic",
+    "boto3",
+    "dagster_aws",
     "datasketch",
     "deltalake",
     "ftfy",

@@ -4,10 +4,11 @@ Opening is lazy: a workspace costs nothing until one of its parts is used, becau
 sensor tick and every command makes one.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 from ragassets.adapters.catalog import Catalog
@@ -19,6 +20,7 @@ from ragassets.adapters.object_lease import ObjectLease
 from ragassets.adapters.object_storage import open_root
 from ragassets.adapters.rerankers.registry import open_reranker
 from ragassets.adapters.search_log import SearchLog
+from ragassets.adapters.sources.aws import ClientOpener
 from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.registry import open_event_queue, open_source
 from ragassets.adapters.sources.web.crawl_memory import CrawlMemory
@@ -47,9 +49,17 @@ LANDING_WAIT_SECONDS = 15.0
 class Workspace:
     """The opened parts of one configuration."""
 
-    def __init__(self, config: Config) -> None:
-        """Remember the configuration; nothing is opened yet."""
+    def __init__(
+        self, config: Config, s3_clients: Mapping[str, ClientOpener] = MappingProxyType({})
+    ) -> None:
+        """Remember the configuration; nothing is opened yet.
+
+        Args:
+            config: What is opened.
+            s3_clients: By source, what gives its client where somebody else configured it.
+        """
         self.config = config
+        self._s3_clients = s3_clients
         self._embedders: dict[str, Embedder] = {}
         self._sources: dict[str, Source] = {}
 
@@ -186,7 +196,8 @@ class Workspace:
         """The named source; opened once, since its connections and its troubles last."""
         if name not in self._sources:
             config, bodies = self.config.source(name), self.landed_bodies(name)
-            self._sources[name] = open_source(config, bodies, self.crawl_memory(name))
+            client = self._s3_clients.get(name)
+            self._sources[name] = open_source(config, bodies, self.crawl_memory(name), client)
         return self._sources[name]
 
     def landed_bodies(self, source: str) -> LandedBodies:
@@ -205,7 +216,7 @@ class Workspace:
 
     def event_queue(self, source: str) -> EventQueue | None:
         """Where the named source tells what happened to its objects, if it does."""
-        return open_event_queue(self.config.source(source))
+        return open_event_queue(self.config.source(source), self._s3_clients.get(source))
 
     def model_version(self, name: str) -> str:
         """Which weights the named embedding model is made of."""

@@ -1,7 +1,8 @@
 """All assets, checks, jobs and resources of a configuration."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import dagster as dg
 
@@ -29,9 +30,9 @@ from ragassets.defs.jobs import build_audit_schedule, build_jobs
 from ragassets.defs.notifications import build_notification_sensors
 from ragassets.defs.partitions import build_partitions
 from ragassets.defs.replay_job import replay_window
-from ragassets.defs.resources import WorkspaceResource
+from ragassets.defs.resources import S3Access, WorkspaceResource
 from ragassets.defs.retry_sensor import build_retry_sensor
-from ragassets.defs.source_sensors import build_source_schedules, build_source_sensors
+from ragassets.defs.source_sensors import build_source_schedules, build_source_sensors, identifier
 from ragassets.defs.version_keys import VersionKeys
 
 AUTOMATED = (
@@ -47,8 +48,19 @@ AUTOMATED = (
 """Assets that Dagster brings up to date by itself."""
 
 
-def build_definitions(config: Config) -> dg.Definitions:
-    """All assets, checks and resources for a configuration."""
+def build_definitions(
+    config: Config, s3: Mapping[str, S3Access] = MappingProxyType({})
+) -> dg.Definitions:
+    """All assets, checks and resources for a configuration.
+
+    Args:
+        config: What is built.
+        s3: By source in S3, the resource that gives its client instead of `store`, such as a
+            `dagster_aws.s3.S3Resource`. Assets of others find it as `s3_<source>`.
+
+    Raises:
+        ConfigurationError: A name under `s3` is no source in S3.
+    """
     with warnings.catch_warnings():
         # Dagster calls these beta, and the graph is made of them.
         for name in (
@@ -62,7 +74,7 @@ def build_definitions(config: Config) -> dg.Definitions:
         warnings.filterwarnings(
             "ignore", ".*partitions_def on an AssetCheckSpec", dg.PreviewWarning
         )
-        partitions, resource = build_partitions(config), WorkspaceResource(config)
+        partitions, resource = build_partitions(config), WorkspaceResource(config, s3)
         keys = VersionKeys(resource)
         assets = [
             build_source_objects(partitions, config),
@@ -95,7 +107,10 @@ def build_definitions(config: Config) -> dg.Definitions:
                 *build_source_sensors(config),
                 *build_notification_sensors(config, _check_keys(assets)),
             ],
-            resources={"workspace": resource},
+            resources={
+                "workspace": resource,
+                **{f"s3_{identifier(name)}": access for name, access in s3.items()},
+            },
             # A run's steps share one process, so that models and parsers load once a run.
             executor=dg.in_process_executor,
         )

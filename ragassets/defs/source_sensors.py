@@ -87,7 +87,7 @@ def build_source_schedules(config: Config) -> list[dg.ScheduleDefinition]:
 
 def _watch(name: str, watching: SensorConfig) -> dg.SensorDefinition:
     @dg.sensor(  # pyright: ignore[reportUnknownMemberType] - an untyped PathLike
-        name=f"watch_{_identifier(name)}",
+        name=f"watch_{identifier(name)}",
         asset_selection=[SOURCE_OBJECTS],
         minimum_interval_seconds=watching.interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -277,7 +277,7 @@ def _write_cursor(asked: Mapping[str, _Request], behind: Mapping[str, str]) -> s
 def _schedule(name: str, cron: str, timezone: str) -> dg.ScheduleDefinition:
     try:
         return dg.ScheduleDefinition(
-            name=f"list_{_identifier(name)}",
+            name=f"list_{identifier(name)}",
             job_name=jobs.OBSERVE_SOURCES,
             cron_schedule=cron,
             execution_timezone=timezone,
@@ -294,6 +294,6 @@ def _schedule(name: str, cron: str, timezone: str) -> dg.ScheduleDefinition:
         ) from error
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
     """A name as Dagster takes it for a sensor or schedule."""
     return "".join(letter if letter.isalnum() else "_" for letter in name)

@@ -1,6 +1,6 @@
 """Clients of AWS and what their errors mean, for everything of ours that talks to it."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -11,6 +11,9 @@ from ragassets.errors import (
     SourceRefusedError,
     SourceUnavailableError,
 )
+
+ClientOpener = Callable[[], Any]
+"""Gives a new client of the SDK."""
 
 CONNECT_SECONDS = 10.0
 

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from ragassets.adapters.sources.aws import sdk_client, translated_errors
+from ragassets.adapters.sources.aws import ClientOpener, sdk_client, translated_errors
 from ragassets.adapters.sources.integrity import check_md5, check_size
 from ragassets.adapters.sources.listing_pages import gather_pages
 from ragassets.adapters.sources.path_patterns import PathPatterns
@@ -50,6 +50,7 @@ class S3Bucket:
         *,
         store: ObjectStoreConfig,
         fetching: FetchConfig,
+        open_client: ClientOpener | None = None,
     ) -> None:
         """Describe the bucket; nothing is sent yet.
 
@@ -59,12 +60,13 @@ class S3Bucket:
             exclude: Patterns of objects to leave out.
             store: Where the store is, if not where the environment says.
             fetching: Time-outs and limits.
+            open_client: What gives the client, where somebody else configured it.
         """
         parts = urlsplit(uri)
         self._uri = uri.rstrip("/")
         self._bucket, self._root = parts.netloc, unquote(parts.path).strip("/")
         self._patterns = PathPatterns(include, exclude)
-        self._store, self._fetching = store, fetching
+        self._store, self._fetching, self._open_client = store, fetching, open_client
         self._patience = Patience(fetching.retry)
 
     def probe(self) -> str:
@@ -209,6 +211,8 @@ class S3Bucket:
     @cached_property
     def _client(self) -> Any:
         with translated_errors(self._uri):
+            if self._open_client is not None:
+                return self._open_client()
             return sdk_client("s3", self._store, self._fetching)
 
 
