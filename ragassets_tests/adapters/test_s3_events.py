@@ -305,6 +305,21 @@ def test_a_burst_is_taken_over_several_ticks(
     assert len(alive(workspace)) == 62
 
 
+def test_a_slow_queue_gives_smaller_batches(
+    workspace: Workspace, s3: S3Server, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else collecting and looking up 500 messages outlasts the tick, which Dagster then ends."""
+    queue.sqs.set_queue_attributes(QueueUrl=queue.url, Attributes={"VisibilityTimeout": "600"})
+    for number in range(20):
+        queue.repeat(f"docs/{number:02d}.md")
+    events = workspace.event_queue("handbook")
+    assert events is not None
+    monkeypatch.setattr(s3_events, "COLLECT_SECONDS", 0.0)
+    batch = events.receive()
+    assert batch is not None
+    assert len(batch.listing.deleted) == 10
+
+
 def test_a_queue_that_is_not_there_is_named(workspace: Workspace, queue: Queue) -> None:
     """Waiting does not help."""
     queue.sqs.delete_queue(QueueUrl=queue.url)

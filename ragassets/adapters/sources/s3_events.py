@@ -1,5 +1,6 @@
 """Event notifications of a bucket, taken from a queue (SQS)."""
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
@@ -15,6 +16,10 @@ MESSAGES_AT_ONCE = 10
 
 BATCH_MESSAGES = 500
 """Looked up and committed together; a commit takes a fraction of a second, however many."""
+
+COLLECT_SECONDS = 5.0
+"""A slow service gives smaller batches: looking up and deleting take as long again, and a tick of
+the sensor has to end in time."""
 
 WAIT_SECONDS = 1
 """For the first message; long polling asks all of the service's machines."""
@@ -68,6 +73,7 @@ class S3EventQueue:
     def _messages(self) -> list[Message]:
         """As many as there are now, within bounds."""
         messages: dict[str, Message] = {}
+        deadline = time.monotonic() + COLLECT_SECONDS
         while len(messages) < BATCH_MESSAGES:
             with translated_errors(self._url):
                 answer = self._client.receive_message(
@@ -80,6 +86,8 @@ class S3EventQueue:
             if all(message["MessageId"] in messages for message in received):
                 break
             messages |= {message["MessageId"]: message for message in received}
+            if time.monotonic() >= deadline:
+                break
         return list(messages.values())
 
     def _delete(self, messages: Sequence[Message]) -> None:
