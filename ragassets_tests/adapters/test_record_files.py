@@ -167,6 +167,7 @@ def test_a_line_may_say_that_its_document_is_gone(folder: Path, zone: LandingZon
         (gzip.compress(jsonl(*map(record, range(2000))))[:-100], "ends in the middle"),
         (b"not packed", "was not packed with gzip"),
     ],
+    ids=["cut short", "not packed"],  # compressed data holds the time
 )
 def test_a_packed_file_that_is_damaged_makes_the_listing_incomplete(
     folder: Path, zone: LandingZone, data: bytes, problem: str

@@ -63,6 +63,7 @@ class TestSitemaps:
             (gzip.compress(b"<urlset></urlset>")[:-9], "is a gzip file that is cut short"),
             (b"\x1f\x8b\x08\xff\xff", "gzip"),
         ],
+        ids=["xml", "html", "text", "gzip", "header"],  # compressed data holds the time
     )
     def test_half_a_sitemap_says_so(self, data: bytes, problem: str) -> None:
         """Nothing may be deleted because of it."""
