@@ -39,12 +39,14 @@ SOURCE_OBJECTS = TableSpec(
             "is_deleted": FLAG,
             "first_seen_at": TIMESTAMP,
             "changed_at": TIMESTAMP,
+            "pipeline_version": TEXT,
         }
     ),
     (SHARD,),
     "document_id",
 )
-"""What the sources hold now. A vanished object stays as a tombstone (`is_deleted`)."""
+"""What the sources hold now. A vanished object stays as a tombstone (`is_deleted`).
+`pipeline_version` is what recorded the row's last change; its version at the source is `etag`."""
 
 SOURCE_LISTINGS = TableSpec(
     "_source_listings",
@@ -356,6 +358,7 @@ INDEX_VERSIONS = TableSpec(
             "failed_gates": pl.List(TEXT),
             "sealed_at": TIMESTAMP,
             "run_id": TEXT,
+            "pipeline_version": TEXT,
         }
     ),
     ("index_version",),
@@ -382,6 +385,7 @@ ALIAS_SWITCHES = TableSpec(
             "canary_share": NUMBER,
             "switched_at": TIMESTAMP,
             "run_id": TEXT,
+            "pipeline_version": TEXT,
         }
     ),
     ("alias",),

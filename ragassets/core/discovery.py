@@ -18,6 +18,7 @@ from ragassets.core.fingerprints import document_id
 from ragassets.core.incremental import TIMESTAMP
 from ragassets.core.sources import Listing, SourceObject
 from ragassets.core.stages import SHARD
+from ragassets.core.versions import PIPELINE_VERSION
 from ragassets.errors import MassDeletionError
 
 ID = "document_id"
@@ -102,6 +103,10 @@ class Discovery:
         kept = before.filter(~is_touched & ~pl.col(ID).is_in(self.dropped.implode())).with_columns(
             (pl.col("is_deleted") | is_removed).alias("is_deleted"),
             pl.when(is_removed).then(self._now()).otherwise("changed_at").alias("changed_at"),
+            pl.when(is_removed)
+            .then(pl.lit(PIPELINE_VERSION))
+            .otherwise("pipeline_version")
+            .alias("pipeline_version"),
             pl.when(pl.col(ID).is_in(self.misplaced.implode()))
             .then(_shard_of(self.source, self.n_shards))
             .otherwise(SHARD)
@@ -114,6 +119,7 @@ class Discovery:
             pl.lit(value=False).alias("is_deleted"),
             pl.col("first_seen_at").fill_null(self._now()),
             self._now().alias("changed_at"),
+            pl.lit(PIPELINE_VERSION).alias("pipeline_version"),
         )
         columns = list(SOURCE_OBJECTS.schema)
         return pl.concat([kept.select(columns), written.select(columns)]).sort(ID)

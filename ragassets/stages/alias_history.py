@@ -171,6 +171,7 @@ def record_event(
         "canary_share": event.canary_share,
         "switched_at": moment,
         "run_id": context.run_id,
+        "pipeline_version": context.pipeline_version,
     }
     added = pl.DataFrame([row], schema=ALIAS_SWITCHES.schema)
     tables.replace(snapshot, [partition], pl.concat([history, added]))

@@ -247,7 +247,11 @@ def _write(
     row = {**_as_row(report), **keys}
     if earlier is not None and all(earlier[name] == value for name, value in row.items()):
         return
-    row |= {"sealed_at": context.now(), "run_id": context.run_id}
+    row |= {
+        "sealed_at": context.now(),
+        "run_id": context.run_id,
+        "pipeline_version": context.pipeline_version,
+    }
     snapshot = tables.snapshot(INDEX_VERSIONS)
     frame = pl.DataFrame([row], schema=INDEX_VERSIONS.schema)
     tables.replace(snapshot, [{"index_version": report.index_version}], frame)

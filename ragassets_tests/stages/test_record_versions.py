@@ -9,9 +9,12 @@ from deltalake import write_deltalake
 
 from ragassets.core import stages, versions
 from ragassets.core.asset_tables import (
+    ALIAS_SWITCHES,
     DEAD_LETTERS,
     EMBEDDINGS,
+    INDEX_VERSIONS,
     INDEXED_CHUNKS,
+    SOURCE_OBJECTS,
     STAGES,
     UNIQUE_DOCUMENTS,
 )
@@ -29,6 +32,9 @@ NEW_COLUMNS = (
     "embedding_model_version",
 )
 """Columns that tables of release 0.1.0 did not always have."""
+
+OTHER_TABLES = (SOURCE_OBJECTS, INDEX_VERSIONS, ALIAS_SWITCHES, DEAD_LETTERS)
+"""Assets beside the stages."""
 
 DOCUMENTS = {name: CLEAN[name] for name in ("vacation.md", "expenses.txt", "security.md")}
 
@@ -87,6 +93,8 @@ def test_every_row_and_point_tells_what_made_it(project: Project) -> None:
             else project.rows(stage.failures)
         )
         assert set(failed["failed_pipeline_version"]) <= {PIPELINE_VERSION}
+    for spec in OTHER_TABLES:
+        assert set(project.rows(spec)["pipeline_version"]) == {PIPELINE_VERSION}, spec.name
     weights = project.workspace.model_version("minilm")
     for stage in (EMBEDDINGS, INDEXED_CHUNKS):
         named = project.rows(stage.outputs).select(
@@ -134,7 +142,7 @@ def test_a_release_computes_nothing_and_what_is_new_says_so(
 def test_tables_of_an_earlier_release_open_and_nothing_is_computed(project: Project) -> None:
     """The columns come with the first row that is written; older rows hold null there."""
     failures = [stage.failures for stage in STAGES if not stage.has_inline_failures]
-    for spec in [*(stage.outputs for stage in STAGES), *failures, DEAD_LETTERS]:
+    for spec in [*(stage.outputs for stage in STAGES), *failures, *OTHER_TABLES]:
         folder = project.folder / ".ragassets" / "tables" / spec.name
         if folder.exists():
             lacking = [*NEW_COLUMNS, *(["chunking"] if spec.name != "chunks" else [])]
