@@ -6,6 +6,8 @@ file makes it fetched again, and parsed again only if its bytes differ.
 """
 
 REMEDIES: dict[str, str] = {
+    "broken_record": "The record is no JSON object, or `records.id` finds no identity in it: mend"
+    " it at its source, or the mapping. It is read again with the next listing.",
     "changed_during_read": "It was being written; run `ragassets ingest` again. After five such"
     " runs it waits until its modification time or size changes (`touch` it).",
     "corrupt": "Open the file with its own program, save it again, then run `ragassets ingest`; it"
