@@ -65,6 +65,14 @@ SOURCE_LISTINGS = TableSpec(
 )
 """How the last listing of each source went."""
 
+SOURCE_TROUBLES = TableSpec(
+    "_source_troubles",
+    pl.Schema({"source": TEXT, "began_at": TIMESTAMP, "message": TEXT}),
+    ("source",),
+    "source",
+)
+"""Sources whose queue of events does not answer now; a note of a listing says nothing of that."""
+
 STREAM_POSITIONS = TableSpec(
     "_stream_positions",
     pl.Schema(

@@ -28,6 +28,16 @@ class Listing(BaseModel):
     message: str
 
 
+class Trouble(BaseModel):
+    """A source whose queue does not answer; without one, it did when it was last asked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    began_at: datetime
+    message: str
+
+
 class Health(BaseModel):
     """What was seen of a source over time."""
 
@@ -41,16 +51,36 @@ class Health(BaseModel):
 
 
 def follow(
-    before: Mapping[str, Health], sources: Iterable[str], listings: Iterable[Listing], now: datetime
+    before: Mapping[str, Health],
+    sources: Iterable[str],
+    listings: Iterable[Listing],
+    now: datetime,
+    *,
+    troubles: Iterable[Trouble] = (),
 ) -> dict[str, Health]:
-    """The health of the configured sources after another look at their last listings."""
+    """The health of the configured sources after another look at what is noted of them.
+
+    Args:
+        before: After the look before.
+        sources: The names of all.
+        listings: The last one of each source that was listed.
+        now: The time, UTC.
+        troubles: Of the sources whose queues do not answer.
+    """
     last = {listing.source: listing for listing in listings}
+    silent = {trouble.source: trouble for trouble in troubles}
     after: dict[str, Health] = {}
     for name in sources:
         known = before.get(name, Health(healthy_at=now))
         listing = last.get(name)
-        if listing is None:
-            after[name] = known
+        if trouble := silent.get(name):
+            after[name] = Health(
+                healthy_at=known.healthy_at,
+                ailing_since=min(trouble.began_at, now),
+                message=trouble.message,
+            )
+        elif listing is None:
+            after[name] = Health(healthy_at=known.healthy_at)
         elif listing.is_complete or not listing.message:
             after[name] = Health(healthy_at=listing.listed_at)
         else:
@@ -84,7 +114,7 @@ def source_problems(
             continue
         is_ailing = seen.ailing_since is not None and now - seen.ailing_since >= unreachable_after
         if is_ailing:
-            problems.append(_problem(name, "unreachable", "cannot be listed", seen))
+            problems.append(_problem(name, "unreachable", "cannot be read", seen))
         elif now > deadline:
             problems.append(_problem(name, "stale", "was not listed in time", seen))
     return problems
@@ -92,7 +122,7 @@ def source_problems(
 
 def _problem(name: str, state: str, what: str, seen: Health) -> Problem:
     history = (
-        f"Last listed completely at {seen.healthy_at:%Y-%m-%d %H:%M} UTC, or never. Until it is"
+        f"Last read completely at {seen.healthy_at:%Y-%m-%d %H:%M} UTC, or never. Until it is"
         " again, nothing new of it becomes searchable, and nothing is deleted."
     )
     return Problem(

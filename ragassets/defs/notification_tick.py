@@ -17,7 +17,7 @@ from ragassets.core.notification_messages import compose
 from ragassets.core.notification_settings import NotificationsConfig, Topic
 from ragassets.core.notification_state import State
 from ragassets.core.problems import Notice, Problem, compare
-from ragassets.core.source_health import Listing, follow, guard_problems, source_problems
+from ragassets.core.source_health import follow, guard_problems, source_problems
 from ragassets.defs.notifications import (
     FIRST_LOOK,
     is_digest_due,
@@ -81,7 +81,7 @@ class Tick:
         looks: list[tuple[tuple[Topic, ...], Callable[[], list[Problem] | None]]] = [
             (("run_failure",), lambda: self._runs(now)),
             (("failed_check",), lambda: self._failed_checks(now)),
-            (("guard", "stale_source"), lambda: self._sources(facts.listings, now)),
+            (("guard", "stale_source"), lambda: self._sources(facts, now)),
             (("embedding_service",), lambda: facts.outages),
         ]
         problems: list[Problem] = []
@@ -129,11 +129,12 @@ class Tick:
         self.state = self.state.model_copy(update={"failed_checks": tuple(failed)})
         return check_problems(failed, now)
 
-    def _sources(self, listings: list[Listing] | None, now: datetime) -> list[Problem] | None:
-        if listings is None:
+    def _sources(self, facts: Facts, now: datetime) -> list[Problem] | None:
+        listings, silent = facts.listings, facts.silent
+        if listings is None or silent is None:
             return None
         config = self._resource.config
-        health = follow(self.state.health, config.sources, listings, now)
+        health = follow(self.state.health, config.sources, listings, now, troubles=silent)
         self.state = self.state.model_copy(update={"health": health})
         due_at = listing_deadlines(config, {name: one.healthy_at for name, one in health.items()})
         patience = timedelta(minutes=self._settings.stale_sources.unreachable_minutes)

@@ -8,7 +8,7 @@ that dies after sending would send again every 30 seconds. Here a try is recorde
 
 import hashlib
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterInstance
@@ -100,6 +100,10 @@ def forget_in_notifications(
     return True
 
 
+NEVER = datetime.max.replace(tzinfo=UTC)
+"""Deadline of what is watched, so that its troubles are told, but never counts as stale."""
+
+
 def listing_deadlines(config: Config, healthy_at: Mapping[str, datetime]) -> dict[str, datetime]:
     """When each source should have been listed completely again, at the latest.
 
@@ -122,19 +126,20 @@ def _deadlines(
 ) -> list[datetime]:
     from ragassets.core.source_health import SHORTEST, SHORTEST_CRAWL
 
+    watching = source.watching
     if source.is_stream:
-        # Messages are read one by one, so nobody ever has a whole listing.
-        return []
+        # Messages are read one by one, so nobody ever has a whole listing; but it may be silent.
+        return [NEVER] if watching else []
     if stale.after_hours is not None:
         return [healthy_at + timedelta(hours=stale.after_hours)]
-    deadlines: list[datetime] = []
-    watching = source.watching
+    deadlines = [NEVER] if watching is not None and watching.queue else []
     if watching is not None and watching.queue is None:
         interval = timedelta(seconds=watching.interval_seconds + source.rest_seconds)
         shortest = SHORTEST_CRAWL if source.rest_seconds else SHORTEST
         deadlines.append(healthy_at + max(interval * stale.after_intervals, shortest))
-    if source.schedule is not None:
-        times = cron_string_iterator(healthy_at.timestamp(), source.schedule, source.timezone)
+    cron = source.listing_schedule
+    if cron is not None:
+        times = cron_string_iterator(healthy_at.timestamp(), cron, source.timezone)
         upcoming = (moment for moment in times if moment > healthy_at)
         for _ in range(stale.after_intervals - 1):
             next(upcoming)

@@ -97,11 +97,16 @@ def _watch(name: str, watching: SensorConfig) -> dg.SensorDefinition:
     def watch(
         context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[WorkspaceResource]
     ) -> dg.SensorResult:
+        from ragassets.stages.source_troubles import end_trouble, note_trouble
+
         try:
             found, cursor = _look(workspace, name, context.cursor)
         except (ConcurrentWriteError, SourceUnavailableError) as error:
             context.log.warning("%s: %s", name, error)
+            if isinstance(error, SourceUnavailableError):
+                note_trouble(workspace.workspace, name, str(error), now())
             return dg.SensorResult(skip_reason=f"The next tick goes on from here: {error}")
+        end_trouble(workspace.workspace, name)
         for problem in dict.fromkeys(one.problem for one in found if one.problem):
             context.log.error("%s: %s", name, problem)
         return dg.SensorResult(

@@ -9,10 +9,10 @@ import polars as pl
 
 from ragassets.adapters.deadlines import call_within
 from ragassets.adapters.workspace import Workspace
-from ragassets.core.asset_tables import DEAD_LETTERS, EMBEDDINGS, SOURCE_LISTINGS
+from ragassets.core.asset_tables import DEAD_LETTERS, EMBEDDINGS, SOURCE_LISTINGS, SOURCE_TROUBLES
 from ragassets.core.dead_letter_digest import COLUMNS
 from ragassets.core.problems import Problem, counted
-from ragassets.core.source_health import Listing
+from ragassets.core.source_health import Listing, Trouble
 
 Letters = tuple[int | None, pl.DataFrame | None]
 """The version of the dead letters, and all of them where it is another than that of last time."""
@@ -27,6 +27,7 @@ class Facts:
     """What the tables say; None for what could not be read in time."""
 
     listings: list[Listing] | None
+    silent: list[Trouble] | None
     outages: list[Problem] | None
     letters: Letters | None
     troubles: dict[str, str]
@@ -42,12 +43,14 @@ def read_facts(workspace: Workspace, *, letters_version: int | None) -> Facts:
     """
     calls: dict[str, Callable[[], object]] = {
         "listings": partial(read_listings, workspace),
+        "silent": partial(read_troubles, workspace),
         "outages": partial(embedding_problems, workspace),
         "letters": partial(read_letters, workspace, letters_version),
     }
     outcomes = call_within(calls, seconds=READ_SECONDS)
     return Facts(
         listings=cast("list[Listing] | None", outcomes["listings"].answer),
+        silent=cast("list[Trouble] | None", outcomes["silent"].answer),
         outages=cast("list[Problem] | None", outcomes["outages"].answer),
         letters=cast("Letters | None", outcomes["letters"].answer),
         troubles={
@@ -66,6 +69,12 @@ def read_listings(workspace: Workspace) -> list[Listing]:
         for row in rows
         if row["source"] in workspace.config.sources
     ]
+
+
+def read_troubles(workspace: Workspace) -> list[Trouble]:
+    """The sources whose queues do not answer."""
+    rows = workspace.tables.read(SOURCE_TROUBLES).iter_rows(named=True)
+    return [Trouble.model_validate(row) for row in rows]
 
 
 def read_letters(workspace: Workspace, version: int | None) -> Letters:

@@ -33,6 +33,7 @@ from ragassets.core.tables import TableSpec
 from ragassets.stages.document_catalog import update_document_catalog
 from ragassets.stages.indexed_chunks import add_intents, settle_intents
 from ragassets.stages.inputs import partitions_of
+from ragassets.stages.source_troubles import end_trouble
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def forget_source(workspace: Workspace, name: str, now: datetime) -> int:
     if positions.version is not None:
         empty = STREAM_POSITIONS.empty_frame()
         workspace.tables.replace(positions, [{"source": name}], empty)
+    end_trouble(workspace, name)
     snapshot = workspace.tables.snapshot(SOURCE_OBJECTS)
     rows = workspace.tables.read_at(snapshot, where=pl.col("source") == name)
     alive = rows.filter(~pl.col("is_deleted"))

@@ -323,7 +323,7 @@ def test_a_source_out_of_reach_is_told_when_it_stays_so() -> None:
     assert problems_after(health, 5) == []
     health = follow(health, ["handbook"], [listing(19, "timed out")], NOW + 19 * MINUTE)
     assert problems_after(health, 19) == []
-    assert problems_after(health, 20) == ["source 'handbook' cannot be listed"]
+    assert problems_after(health, 20) == ["source 'handbook' cannot be read"]
     health = follow(health, ["handbook"], [listing(21)], NOW + 21 * MINUTE)
     assert problems_after(health, 22) == []
 

@@ -33,6 +33,7 @@ from ragassets.defs.resources import WorkspaceResource
 from ragassets.errors import SourceUnavailableError
 from ragassets.queries import notification_facts
 from ragassets.stages.source_objects import discover
+from ragassets.stages.source_troubles import end_trouble, note_trouble
 from ragassets_tests.embedding_server import Reply
 from ragassets_tests.notification_servers import HttpReceiver, mail_server
 from ragassets_tests.scenario import Project
@@ -330,10 +331,10 @@ def test_an_unreachable_and_a_stale_source_are_told(daemon: Daemon, server: Http
     daemon.tick()
     assert server.posts == []
     daemon.tick(16 * MINUTE)
-    assert told(server)[-1] == [("new", "source 'handbook' cannot be listed")]
+    assert told(server)[-1] == [("new", "source 'handbook' cannot be read")]
     daemon.list_source()
     daemon.tick()
-    assert told(server)[-1] == [("ended", "source 'handbook' cannot be listed")]
+    assert told(server)[-1] == [("ended", "source 'handbook' cannot be read")]
     daemon.tick(181 * MINUTE)
     assert told(server)[-1] == [("new", "source 'handbook' was not listed in time")]
 
@@ -356,8 +357,41 @@ def test_a_stream_is_never_stale_and_a_site_has_a_day(daemon: Daemon) -> None:
     project.configure_source("news", uri="kafka://127.0.0.1:9092/news", sensor=True)
     seen = dict.fromkeys(["handbook", "news"], listed)
     assert notifications.listing_deadlines(project.config, seen) == {
-        "handbook": datetime(2026, 11, 21, 2, 10, tzinfo=UTC)
+        "handbook": datetime(2026, 11, 21, 2, 10, tzinfo=UTC),
+        "news": datetime.max.replace(tzinfo=UTC),
     }
+
+
+def test_a_topic_that_does_not_answer_is_told(daemon: Daemon, server: HttpReceiver) -> None:
+    """It is never stale, but it may be out of reach."""
+    daemon.project.configure_source(uri="kafka://127.0.0.1:9/news", sensor=True)
+    daemon.list_source("topic news: nobody answers at 127.0.0.1:9")
+    daemon.tick()
+    daemon.tick(16 * MINUTE)
+    assert told(server) == [[("new", "source 'handbook' cannot be read")]]
+    daemon.list_source()
+    daemon.tick()
+    assert told(server)[-1] == [("ended", "source 'handbook' cannot be read")]
+    daemon.tick(timedelta(days=30))
+    assert len(server.posts) == 2
+
+
+def test_a_queue_that_does_not_answer_is_told(daemon: Daemon, server: HttpReceiver) -> None:
+    """Its bucket was listed all right; the sensor notes that nobody hears of changes any more."""
+    workspace = daemon.project.workspace
+    queue = {"queue": "https://sqs.eu-central-1.amazonaws.com/1/gone"}
+    daemon.project.configure_source(uri="s3://acme/docs", sensor=queue)
+    daemon.list_source()
+    note_trouble(workspace, "handbook", "the queue is gone", daemon.now)
+    daemon.tick()
+    assert server.posts == []
+    note_trouble(workspace, "handbook", "the queue does not exist", daemon.now + MINUTE)
+    daemon.tick(16 * MINUTE)
+    assert told(server)[-1] == [("new", "source 'handbook' cannot be read")]
+    assert "the queue is gone" in str(server.posts[-1].json)
+    end_trouble(workspace, "handbook")
+    daemon.tick()
+    assert told(server)[-1] == [("ended", "source 'handbook' cannot be read")]
 
 
 def test_an_embedding_service_that_is_down_is_told(daemon: Daemon, server: HttpReceiver) -> None:

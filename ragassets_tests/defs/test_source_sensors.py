@@ -10,14 +10,14 @@ import dagster as dg
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
-from ragassets.core.asset_tables import SOURCE_OBJECTS
+from ragassets.core.asset_tables import SOURCE_OBJECTS, SOURCE_TROUBLES
 from ragassets.defs import source_sensors
 from ragassets.defs.assets.source_objects import SOURCES_TAG
 from ragassets.defs.automation import COMMAND_TAG
 from ragassets.defs.jobs import OBSERVE_SOURCES, PROCESS_DOCUMENTS
 from ragassets.defs.resources import WorkspaceResource
 from ragassets.defs.source_sensors import build_source_schedules, build_source_sensors
-from ragassets.errors import ConfigurationError
+from ragassets.errors import ConfigurationError, SourceUnavailableError
 from ragassets.stages import raw_documents
 from ragassets_tests.scenario import Project
 from ragassets_tests.web_server import running_site
@@ -268,6 +268,26 @@ def test_a_source_that_is_away_is_said_and_costs_nothing(daemon: Daemon) -> None
     result = daemon.watch()
     assert "is not a folder that can be read" in str(result.skip_reason)
     assert result.asset_events == []
+
+
+def test_a_queue_that_does_not_answer_is_noted_until_it_does(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever tells people reads the note; the first time counts."""
+    look = source_sensors._look
+
+    def fail(*_: object) -> None:
+        raise SourceUnavailableError(service="queue events", detail="does not exist")
+
+    monkeypatch.setattr(source_sensors, "_look", fail)
+    assert "queue events" in str(daemon.watch().skip_reason)
+    (noted,) = daemon.project.rows(SOURCE_TROUBLES).iter_rows(named=True)
+    assert (noted["source"], "does not exist" in noted["message"]) == ("handbook", True)
+    daemon.watch()
+    assert daemon.project.rows(SOURCE_TROUBLES).rows(named=True) == [noted]
+    monkeypatch.setattr(source_sensors, "_look", look)
+    daemon.watch()
+    assert daemon.project.rows(SOURCE_TROUBLES).is_empty()
 
 
 def test_the_job_that_is_asked_for_exists(daemon: Daemon) -> None:
