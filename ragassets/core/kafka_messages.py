@@ -9,6 +9,7 @@ from typing import cast
 from urllib.parse import quote
 
 from ragassets.core.kafka_settings import KafkaConfig
+from ragassets.core.records import RecordContent, RecordMapping
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -55,6 +56,7 @@ def fold_messages(
     base_uri: str,
     settings: KafkaConfig,
     is_wanted: Callable[[str], bool] = lambda _name: True,
+    mapping: RecordMapping | None = None,
 ) -> Folded:
     """Apply messages one after the other.
 
@@ -64,6 +66,8 @@ def fold_messages(
         base_uri: What the documents' URIs begin with, without a slash at its end.
         settings: What names a document, and what its value is.
         is_wanted: Says of a document's name whether it is to be taken in.
+        mapping: What JSON objects become; None where they are documents as they are. A value that
+            is no JSON object is one in any case.
 
     Returns:
         The end: applying the same messages twice, or some of them before all of them, leaves the
@@ -86,10 +90,13 @@ def fold_messages(
             path = quote(identity, safe="") + _missing_suffix(identity, settings)
         if is_wanted(name):
             latest[f"{base_uri}/{path}"] = message
-    kept = {uri: m for uri, m in latest.items() if m.value is not None}
+    contents = {uri: _content(message, settings, mapping) for uri, message in latest.items()}
+    kept = {uri: content for uri, content in contents.items() if content is not None}
     return Folded(
-        bodies={uri: _body(message, settings) for uri, message in kept.items()},
-        written_at={uri: message.written_at for uri, message in kept.items()},
+        bodies={uri: content.body for uri, content in kept.items()},
+        written_at={
+            uri: content.updated_at or latest[uri].written_at for uri, content in kept.items()
+        },
         deleted=frozenset(latest.keys() - kept.keys()),
         n_without_identity=n_without_identity,
         n_ignored=n_ignored,
@@ -107,11 +114,16 @@ def _identity(message: Message, settings: KafkaConfig) -> bytes | None:
     return message.key or None
 
 
-def _field(value: bytes, path: str) -> bytes | None:
+def _json(value: bytes) -> object:
+    """What a value says as JSON; None for what is none."""
     try:
-        found: object = json.loads(value)
+        return json.loads(value)
     except (ValueError, RecursionError):
         return None
+
+
+def _field(value: bytes, path: str) -> bytes | None:
+    found = _json(value)
     for name in path.split("."):
         if not isinstance(found, dict):
             return None
@@ -126,11 +138,24 @@ def _missing_suffix(identity: bytes, settings: KafkaConfig) -> str:
     return "" if has_it else settings.suffix
 
 
-def _body(message: Message, settings: KafkaConfig) -> bytes:
-    value = message.value or b""
+def _content(
+    message: Message, settings: KafkaConfig, mapping: RecordMapping | None
+) -> RecordContent | None:
+    """What a message leaves of its document; None where the document is gone."""
+    if message.value is None:
+        return None
+    if mapping is not None:
+        record = _json(_unframed(message.value))
+        if isinstance(record, dict):
+            content = mapping.read_content(cast("dict[str, object]", record))
+            return None if content.is_deleted else content
+    return RecordContent(_body(message.value, message.headers, settings), None, is_deleted=False)
+
+
+def _body(value: bytes, headers: Headers, settings: KafkaConfig) -> bytes:
     if settings.value == "json":
         return _unframed(value)
-    return _as_utf8(value, message.headers) if settings.value == "text" else value
+    return _as_utf8(value, headers) if settings.value == "text" else value
 
 
 def _unframed(value: bytes) -> bytes:

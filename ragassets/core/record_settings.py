@@ -1,4 +1,4 @@
-"""The settings of sources whose documents are records: JSON APIs and JSON lines."""
+"""The settings of sources whose documents are records: JSON APIs, JSON lines, topics of JSON."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, get_args
@@ -183,12 +183,23 @@ def check_record_source(
     if is_api and records is not None and records.format is not None:
         message = f"records.format: {records.format!r} is for files; an API answers JSON"
         raise ValueError(message)
-    if records is not None and not is_api and scheme not in FILE_SCHEMES:
-        message = f"records: is for files and APIs, and uri is {uri!r}"
+    if records is not None and scheme == "kafka":
+        _check_message_records(records)
+    elif records is not None and not is_api and scheme not in FILE_SCHEMES:
+        message = f"records: is for files, APIs and topics, and uri is {uri!r}"
         raise ValueError(message)
-    if records is not None and not is_api and records.format is None:
+    elif records is not None and not is_api and records.format is None:
         message = "records.format: is missing; files of records are `jsonl`"
         raise ValueError(message)
     if api and api.since and (records is None or records.updated_at is None):
         message = "api.since: needs records.updated_at, to know since when"
+        raise ValueError(message)
+
+
+def _check_message_records(records: RecordConfig) -> None:
+    if records.format is not None:
+        message = f"records.format: {records.format!r} is for files; a message is one record"
+        raise ValueError(message)
+    if "id" in records.model_fields_set:
+        message = f"records.id: {records.id!r} names nothing; kafka.identity says what a message is"
         raise ValueError(message)

@@ -27,14 +27,20 @@ MILLISECONDS_FROM = 1e11
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """What a source's record says."""
+class RecordContent:
+    """What a record says, but whose record it is."""
 
-    record_id: str
     body: bytes
     """The envelope."""
     updated_at: datetime | None
     is_deleted: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Record(RecordContent):
+    """What a source's record says."""
+
+    record_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +83,12 @@ class RecordMapping:
             raise BrokenRecordError(place=place, detail="it is no JSON object")
         value = cast("dict[str, object]", value)
         record_id = self._identity(value, place)
-        return Record(
-            record_id=record_id,
+        content = self.read_content(value)
+        return Record(content.body, content.updated_at, content.is_deleted, record_id)
+
+    def read_content(self, value: dict[str, object]) -> RecordContent:
+        """What a record says that is named by something else than its own field."""
+        return RecordContent(
             body=write_envelope(self._envelope(value)),
             updated_at=read_time(self._found(self._config.updated_at, value)),
             is_deleted=_is_true(self._found(self._config.deleted, value)),

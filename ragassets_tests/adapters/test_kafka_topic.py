@@ -1,5 +1,6 @@
 """A topic as a source, against a broker on loopback that also fails."""
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from ragassets.adapters.sources import kafka_topic
 from ragassets.adapters.workspace import Workspace
 from ragassets.core.asset_tables import SOURCE_OBJECTS
+from ragassets.core.records import read_envelope
 from ragassets.core.sources import SourceObject
 from ragassets.errors import ConfigurationError, OversizedDocumentError, SourceUnavailableError
 from ragassets.queries.doctor import examine
@@ -99,6 +101,24 @@ def test_offsets_that_were_set_back_are_read_again(broker: Broker, project: Proj
     assert (found.n_new, found.n_changed, found.n_behind) == (0, 0, 0)
     assert documents(project) == {"a": "new"}
     assert broker.committed("replayed", GROUP) == 4
+
+
+def test_records_become_documents_as_those_of_an_api_do(broker: Broker, project: Project) -> None:
+    """What is no JSON object stays what it is; it is not lost."""
+    project.configure_source(
+        uri=broker.create("records"),
+        records={"text": "text", "title": "name", "deleted": "gone"},
+    )
+    record = {"text": "words", "name": "A title"}
+    broker.write("records", {"a": json.dumps(record), "b": "no JSON"})
+    read(project)
+    found = documents(project)
+    envelope = read_envelope(found.pop("a").encode())
+    assert (envelope.body, envelope.title) == ("words", "A title")
+    assert found == {"b": "no JSON"}
+    broker.write("records", {"a": json.dumps({**record, "gone": True})})
+    assert read(project).n_removed == 1
+    assert set(documents(project)) == {"b"}
 
 
 def test_a_root_that_was_thrown_away_is_filled_again(broker: Broker, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What messages of a topic are: who they name, what is in them, what they delete."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from ragassets.core.kafka_messages import Folded, Message, fold_messages
 from ragassets.core.kafka_settings import KafkaConfig, parse_topic_address
 from ragassets.core.media_types import JSON, MARKDOWN, detect_media_type
+from ragassets.core.record_settings import RecordConfig
+from ragassets.core.records import RecordMapping, read_envelope
 
 BASE = "kafka://broker:9092/docs"
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -108,6 +111,34 @@ def test_json_behind_the_number_of_a_schema_is_json() -> None:
     (body,) = folded.bodies.values()
     assert body == b'{"a": "hello"}'
     assert detect_media_type(body, f"{BASE}/a") == JSON
+
+
+def test_fields_of_a_json_object_become_a_document_with_title_and_metadata() -> None:
+    """As of an API; what nothing picks makes no change."""
+    mapping = RecordMapping(
+        RecordConfig(
+            text="body.text", title="title", updated_at="at", deleted="gone", metadata={"team": "t"}
+        )
+    )
+
+    def folded(*values: dict[str, object]) -> Folded:
+        messages = [
+            message(number, b"a", b"\0\0\0\0\1" + json.dumps(value).encode())
+            for number, value in enumerate(values)
+        ]
+        return fold_messages(messages, BASE, KafkaConfig(), mapping=mapping)
+
+    said = {"title": "T", "body": {"text": "words"}, "t": "x", "at": "2026-02-03T04:05:06Z"}
+    found = folded({**said, "views": 1})
+    envelope = read_envelope(found.bodies[f"{BASE}/a"])
+    assert (envelope.title, envelope.body, envelope.body_type) == ("T", "words", "text")
+    assert envelope.metadata == {"team": "x"}
+    assert found.written_at == {f"{BASE}/a": datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)}
+    assert folded({**said, "views": 2}) == found
+    assert folded(said, {**said, "gone": True}).deleted == {f"{BASE}/a"}
+    assert fold_messages([message()], BASE, KafkaConfig(), mapping=mapping).bodies == {
+        f"{BASE}/key": b"text"
+    }
 
 
 def test_a_suffix_makes_markdown_of_what_looks_like_text() -> None:

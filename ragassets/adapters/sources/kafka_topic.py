@@ -27,6 +27,7 @@ from ragassets.adapters.sources.landed_bodies import LandedBodies
 from ragassets.adapters.sources.path_patterns import PathPatterns
 from ragassets.core.kafka_messages import Folded, Message, fold_messages
 from ragassets.core.kafka_settings import KafkaConfig, parse_topic_address
+from ragassets.core.records import RecordMapping
 from ragassets.core.source_settings import FetchConfig
 from ragassets.core.sources import Listing, SourceObject, StreamBatch
 
@@ -69,6 +70,7 @@ class KafkaTopic:
         config: KafkaConfig,
         fetching: FetchConfig,
         group_id: str,
+        mapping: RecordMapping | None = None,
     ) -> None:
         """Describe the topic; nothing is sent yet.
 
@@ -79,11 +81,13 @@ class KafkaTopic:
             config: How to read it, and what its messages are.
             fetching: Time-out and size limit.
             group_id: Under which positions are committed.
+            mapping: What values that are JSON objects become, where they are records.
         """
         self._uri = uri.rstrip("/")
         self._servers, self._topic = parse_topic_address(uri)
         self._patterns, self._bodies = patterns, bodies
         self._config, self._fetching, self._group_id = config, fetching, group_id
+        self._mapping = mapping
 
     def probe(self) -> str:
         """The topic and how much it holds.
@@ -134,7 +138,7 @@ class KafkaTopic:
         self, messages: Sequence[Message], positions: Mapping[str, int], problems: Sequence[str]
     ) -> StreamBatch:
         """Land the values of some messages."""
-        folded = fold_messages(messages, self._uri, self._config, self._is_wanted)
+        folded = fold_messages(messages, self._uri, self._config, self._is_wanted, self._mapping)
         etags = self._bodies.land(folded.bodies)
         objects = [
             SourceObject(uri, etags[uri], len(body), folded.written_at[uri])

@@ -158,4 +158,5 @@ def _topic(config: SourceConfig, bodies: LandedBodies) -> KafkaTopic:
         config=config.kafka,
         fetching=config.fetch,
         group_id=config.kafka.group_id or f"ragassets-{bodies.source}",
+        mapping=RecordMapping(config.records) if config.records else None,
     )
